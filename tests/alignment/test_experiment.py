@@ -1,0 +1,145 @@
+"""A folder of recipes becomes a chain of runs: ordered, skipped when finished, never overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment import experiment, lineage, run
+from alignment.errors import HardwareError, RecipeError, RunError
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "words": "stage: tokenizer\ndata: text\nvocab_size: 300\nsample_bytes: 10\n",
+    "text": "stage: corpus\ndata: [{installed: stdlib, limit_bytes: 10}]\nshares: {code: 1}\nbytes: 10\n",
+    "packed": "stage: shards\ndata: text\ntokenizer: words\n",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    path = tmp_path / "recipes" / "toy"
+    path.mkdir(parents=True)
+    for name, text in FILES.items():
+        (path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return path
+
+
+class Toy:
+    """Stages that write their recipe's seed, and remember that they were called."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        self.fail = ""
+
+    def stages(self) -> dict[str, Callable[..., Any]]:
+        return {name: self._stage for name in ("corpus", "tokenizer", "shards")}
+
+    def _stage(self, words: Any, here: run.Run, _: Any) -> dict[str, Any]:
+        self.called.append(here.path.name)
+        (here.path / "out.txt").write_text(str(words.seed))
+        if self.fail == here.path.name:
+            raise KeyboardInterrupt
+        return {"seed": words.seed}
+
+
+def go(toy: Toy, folder: Path, *edits: str, resume: bool = False, profile: str | None = None) -> list[run.Finished]:
+    planned = experiment.plan(folder, edits, folder.parents[1] / "runs")
+    return experiment.execute(toy.stages(), planned, profile=profile, data_root=None, resume=resume)
+
+
+def test_stages_run_in_the_order_of_what_they_read(folder: Path) -> None:
+    toy = Toy()
+    done = go(toy, folder)
+    assert toy.called == ["text", "words", "packed"]
+    assert done[-1].path == folder.parents[1] / "runs" / "toy" / "packed"
+    assert set(done[-1].manifest["inputs"]) == {"text", "words"}
+
+
+def test_finished_stages_are_skipped(folder: Path) -> None:
+    toy = Toy()
+    go(toy, folder)
+    go(toy, folder)
+    assert len(toy.called) == 3
+
+
+def test_a_finished_run_that_would_differ_is_refused_by_its_first_field(folder: Path) -> None:
+    go(Toy(), folder)
+    with pytest.raises(RunError, match=r"bytes: was 10, now 20.*--runs"):
+        go(Toy(), folder, "text:bytes=20")
+
+
+def test_a_changed_input_is_named(folder: Path) -> None:
+    go(Toy(), folder)
+    text = folder.parents[1] / "runs" / "toy" / "text"
+    manifest = json.loads((text / "run.json").read_text())
+    (text / "run.json").unlink()
+    for file in text.iterdir():
+        file.unlink()
+    with pytest.raises(RunError, match=r"words.*inputs\.text"):
+        go(Toy(), folder, "text:seed=1")
+    assert manifest["fingerprint"]
+
+
+def test_an_interrupted_chain_continues_with_resume(folder: Path) -> None:
+    toy = Toy()
+    toy.fail = "words"
+    with pytest.raises(KeyboardInterrupt):
+        go(toy, folder)
+    toy.fail = ""
+    with pytest.raises(RunError, match="--resume"):
+        go(toy, folder)
+    go(toy, folder, resume=True)
+    assert toy.called == ["text", "words", "words", "packed"]
+
+
+@pytest.mark.parametrize("edit", ["bytes=20", "txt:bytes=20"])
+def test_an_edit_of_a_folder_names_its_recipe(folder: Path, edit: str) -> None:
+    with pytest.raises(RecipeError, match="packed, text, words"):
+        go(Toy(), folder, edit)
+
+
+def test_recipes_that_wait_for_each_other_are_refused(folder: Path) -> None:
+    (folder / "text.yaml").write_text(FILES["text"] + "against: packed\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="wait for each other"):
+        experiment.plan(folder)
+
+
+def test_a_run_that_nobody_makes_is_refused(folder: Path) -> None:
+    (folder / "text.yaml").unlink()
+    with pytest.raises(RecipeError, match=r"reads run 'text', and no text\.yaml"):
+        experiment.plan(folder)
+
+
+def test_a_single_recipe_needs_its_inputs_finished(folder: Path) -> None:
+    with pytest.raises(RunError, match=r"text: no run\.json here"):
+        go(Toy(), folder / "words.yaml")
+
+
+def test_two_processes_take_one_training_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(HardwareError, match="exactly one recipe of a training stage"):
+        go(Toy(), folder, profile="cpu-2")
+
+
+def test_the_chain_is_traced_and_a_broken_one_refused(folder: Path) -> None:
+    done = go(Toy(), folder)
+    lines = list(lineage.trace(done[-1].path, verify=True))
+    assert [line.split()[1] for line in lines[:3]] == ["text", "words", "packed"]
+    assert done[0].fingerprint[:12] in lines[0]
+    (done[0].path / "out.txt").write_text("1")
+    with pytest.raises(RunError, match="content was changed"):
+        list(lineage.trace(done[-1].path, verify=True))
+
+
+def test_a_fingerprint_does_not_depend_on_where_a_run_lies(folder: Path, tmp_path: Path) -> None:
+    one = go(Toy(), folder)
+    planned = experiment.plan(folder, (), tmp_path / "elsewhere")
+    two = experiment.execute(Toy().stages(), planned, profile=None, data_root=None, resume=False)
+    assert [item.fingerprint for item in one] == [item.fingerprint for item in two]

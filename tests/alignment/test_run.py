@@ -1,0 +1,138 @@
+"""A finished manifest means finished files; anything else is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment import run
+from alignment.errors import RunError
+
+WORDS = {"stage": "corpus", "seed": 0, "bytes": 10, "fits": ["cpu"]}
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    return run.manifest(words={**WORDS, **changes}, inputs={"a": "1"}, cards={}, hardware={"name": "cpu"})
+
+
+def begin(path: Path, *, resume: bool = False, **changes: Any) -> run.Run:
+    return run.begin(
+        path,
+        plan(**changes),
+        inputs={},
+        cards={},
+        data_root=None,
+        main=True,
+        resume=resume,
+        recipe_text="stage: corpus\n",
+    )
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    here = begin(tmp_path / "corpus")
+    (here.path / "documents.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    here.log(step=1, loss=2.0)
+    run.finish(here, {"documents": 1})
+    return here.path
+
+
+def test_a_sealed_run_reads_back(sealed: Path) -> None:
+    found = run.read(sealed, "corpus")
+    assert found.numbers == {"documents": 1}
+    assert set(found.manifest["outputs"]) == {"documents.jsonl", "metrics.jsonl", "recipe.yaml"}
+
+
+def test_an_unfinished_run_cannot_be_read(tmp_path: Path) -> None:
+    begin(tmp_path / "corpus")
+    with pytest.raises(RunError, match="unfinished"):
+        run.read(tmp_path / "corpus")
+
+
+def _edit_manifest(path: Path, **changes: Any) -> None:
+    file = path / run.MANIFEST
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "file missing": (lambda p: (p / "documents.jsonl").unlink(), "missing"),
+    "file longer": (lambda p: (p / "documents.jsonl").write_text("more than before, a lot"), "bytes"),
+    "same size, other bytes": (lambda p: (p / "documents.jsonl").write_text('{"text": "b"}\n'), "content was changed"),
+    "manifest edited": (lambda p: _edit_manifest(p, numbers={"documents": 2}), "changed after it was sealed"),
+    "manifest foreign": (lambda p: (p / run.MANIFEST).write_text('{"finished": true}'), "not written by this toolkit"),
+    "manifest cut": (lambda p: (p / run.MANIFEST).write_text('{"format": "plumb'), "not a manifest"),
+    "manifest gone": (lambda p: (p / run.MANIFEST).unlink(), "no run.json"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_is_refused(sealed: Path, name: str) -> None:
+    damage, complaint = DAMAGE[name]
+    damage(sealed)
+    with pytest.raises(RunError, match=complaint):
+        run.read(sealed)
+
+
+def test_eval_and_log_lie_outside_the_seal(sealed: Path) -> None:
+    (sealed / "eval").mkdir()
+    (sealed / "eval" / "report.json").write_text("{}")
+    (sealed / "log.txt").write_text("later")
+    run.read(sealed)
+
+
+def test_a_run_of_another_stage_is_refused(sealed: Path) -> None:
+    with pytest.raises(RunError, match="a corpus run; a sft run is needed"):
+        run.read(sealed, "sft")
+
+
+def test_an_unfinished_run_needs_resume_and_the_same_recipe(tmp_path: Path) -> None:
+    begin(tmp_path / "corpus")
+    with pytest.raises(RunError, match="--resume"):
+        begin(tmp_path / "corpus")
+    with pytest.raises(RunError, match="bytes: was 10, now 20"):
+        begin(tmp_path / "corpus", resume=True, bytes=20)
+    assert begin(tmp_path / "corpus", resume=True).resumed
+
+
+def test_a_finished_run_is_never_overwritten(sealed: Path) -> None:
+    with pytest.raises(RunError, match="finished"):
+        begin(sealed, resume=True)
+
+
+def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "mine.txt").write_text("do not touch")
+    with pytest.raises(RunError, match="holds files"):
+        begin(tmp_path / "corpus")
+
+
+def test_a_half_written_file_cannot_be_sealed(tmp_path: Path) -> None:
+    here = begin(tmp_path / "corpus")
+    (here.path / "documents.jsonl.part").write_text("half")
+    with pytest.raises(RunError, match="half-written"):
+        run.finish(here, {})
+    with pytest.raises(RunError, match="unfinished"):
+        run.read(here.path)
+
+
+def test_the_fingerprint_is_about_what_is_learnt() -> None:
+    one = plan()["fingerprint"]
+    assert one == plan(fits=["gpu-80gb"])["fingerprint"]
+    assert one != plan(bytes=11)["fingerprint"]
+    assert one != run.fingerprint(WORDS, {"a": "2"}, {})
+    assert one != run.fingerprint(WORDS, {"a": "1"}, {"alpaca": "x"})
+
+
+def test_rewind_forgets_later_and_half_written_metrics(tmp_path: Path) -> None:
+    here = begin(tmp_path / "corpus")
+    for step in (1, 2, 3):
+        here.log(step=step, loss=1.0)
+    with (here.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    here.rewind(2)
+    rows = (here.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2]

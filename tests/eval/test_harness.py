@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from alignment.errors import DataError, RunError
+from eval import harness
+from eval.harness import Judged
+from eval.tasks import TASKS, named
+
+def jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def root(tmp_path):
+    def sum_row(a, b, **extra):
+        answer = f"{a} + {b} = {a + b}.\n#### {a + b}"
+        return {"question": f"What is {a} + {b}?", "answer": answer, "language": "en", **extra}
+
+    def choice_row(i, **extra):
+        row = {"subject": "s", "id": str(i), "question": f"pick {i}", "answer": "ABCD"[i % 4], "language": "en"}
+        return row | dict(zip("ABCD", "wxyz", strict=True)) | extra
+
+    jsonl(tmp_path / "data/mini-gsm8k/train.jsonl", [sum_row(i, 90) for i in range(8)])
+    jsonl(tmp_path / "data/mini-gsm8k/test.jsonl", [sum_row(i, 1, unseen=i % 4 == 0, family="f") for i in range(100)])
+    jsonl(tmp_path / "data/mini-ceval/dev.jsonl", [choice_row(i) for i in range(5)])
+    jsonl(tmp_path / "data/mini-ceval/val.jsonl", [choice_row(i + 10, unseen=False) for i in range(8)])
+    return tmp_path / "data"
+
+
+def add(prompt):
+    question = prompt.rsplit("What is ", 1)[1].split("?")[0]
+    a, b = map(int, question.split(" + "))
+    if a % 10 == 3:
+        return "I do not know."
+    return f"The answer is {a + b + (a % 10 == 7)}."
+
+
+def judge(engine, identity="model"):
+    return Judged(engine, identity, "completion")
+
+
+def test_scores_count_right_wrong_and_unread_apart(scripted, root, tmp_path):
+    engine = scripted(add)
+    report = harness.evaluate(judge(engine), named(["mini-gsm8k"]), root, tmp_path / "out")
+    found = report["tasks"]["mini-gsm8k"]
+    assert (found["n"], found["score"], found["unread"]) == (100, 0.8, 10)
+    assert found["interval"][0] < 0.8 < found["interval"][1]
+    assert found["groups"]["unseen template"]["n"] == 25
+    assert found["shots"] == {"least": 4, "most": 4}
+    rows = harness.read_rows(tmp_path / "out/samples/mini-gsm8k.jsonl")
+    assert {"id", "prompt", "answer", "read", "target", "correct"} <= rows[0].keys()
+    assert [row["read"] for row in rows[:4]] == ["1", "2", "3", None]
+    assert not list((tmp_path / "out/samples").glob("*.part"))
+
+
+def test_an_interrupted_evaluation_continues_with_the_same_report(scripted, root, tmp_path):
+    whole = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path / "whole")
+    broken = scripted(add, fail_after=70)
+    with pytest.raises(RuntimeError, match="sampler broke"):
+        harness.evaluate(judge(broken), named(["mini-gsm8k"]), root, tmp_path / "out")
+    assert not (tmp_path / "out/report.json").exists()
+    partial = tmp_path / "out/samples/mini-gsm8k.jsonl.part"
+    partial.write_text(partial.read_text() + '{"key": "cut off in the mid')
+    again = scripted(add)
+    report = harness.evaluate(judge(again), named(["mini-gsm8k"]), root, tmp_path / "out")
+    assert report == whole
+    assert len(again.asked) == 100 - harness.CHUNK
+
+
+def test_finished_answers_are_marked_again_without_asking(scripted, root, tmp_path):
+    first = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
+    silent = scripted(add, fail_after=0)
+    assert harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path) == first
+
+
+def test_results_of_two_models_do_not_mix(scripted, root, tmp_path):
+    harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path, limit=3)
+    with pytest.raises(RunError, match="another model"):
+        harness.evaluate(judge(scripted(add), "other"), named(["mini-gsm8k"]), root, tmp_path, limit=3)
+
+
+def test_tasks_asked_one_after_the_other_share_a_report(scripted, root, tmp_path):
+    harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path, limit=3)
+    choose = scripted(lambda prompt: "B")
+    report = harness.evaluate(judge(choose), named(["mini-ceval"]), root, tmp_path)
+    assert list(report["tasks"]) == ["mini-gsm8k", "mini-ceval"]
+    assert report["tasks"]["mini-ceval"]["score"] == 0.25
+    assert report["tasks"]["mini-ceval"]["stop_rate"] is None
+    answer = harness.read_rows(tmp_path / "samples/mini-ceval.jsonl")[0]["answer"]
+    assert answer == {"A": -5.0, "B": 0.0, "C": -5.0, "D": -5.0}
+
+
+def test_shots_that_do_not_fit_are_left_out_and_said(scripted, root, tmp_path):
+    engine = scripted(add, context=260)
+    report = harness.evaluate(judge(engine), named(["mini-gsm8k"]), root, tmp_path)
+    assert 0 < report["tasks"]["mini-gsm8k"]["shots"]["most"] < 4
+    with pytest.raises(DataError, match="does not fit"):
+        harness.evaluate(judge(scripted(add, context=100)), named(["mini-gsm8k"]), root, tmp_path / "small")
+
+
+def test_a_limit_takes_items_from_all_over_the_set():
+    items = TASKS["mini-gsm8k"]  # any object will do: only the order counts
+    assert harness.spread([items] * 3, 5) == [items] * 3
+    assert harness.spread(list(range(100)), 4) == [0, 25, 50, 75]
+
+
+def test_an_unknown_task_names_the_nearest():
+    with pytest.raises(DataError, match="Did you mean 'mini-gsm8k'"):
+        named(["mini-gms8k"])
+    with pytest.raises(DataError, match="names no task"):
+        named([])
