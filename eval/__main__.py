@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from alignment import hardware, run
@@ -39,15 +40,16 @@ def _score(model: str, task_names: str, limit: int | None, data_root: Path | Non
     if data_root is None:
         folders = ", ".join(f"{task.name}/" for task in wanted)
         raise DataError(f"--data-root: missing. Name the folder that holds {folders}.")
-    for task in wanted:
-        task.items(data_root)  # bad data is said before weights load
+    items = sum(len(harness.spread(task.items(data_root), limit)) for task in wanted)  # bad data is said before weights load
     machine = hardware.prepare(on)
     from alignment.generate import engine
 
     loaded = engine.load(model, machine)
     judged = harness.Judged(loaded, identity(model), form(model, loaded.has_template))
     place = out or default_out(model)
-    report = harness.evaluate(judged, wanted, data_root, place, limit=limit)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=run.console(), transient=True) as bar:
+        asking = bar.add_task("asking", total=items)
+        report = harness.evaluate(judged, wanted, data_root, place, limit=limit, advance=lambda n: bar.advance(asking, n))
     run.console().print(table([report["tasks"][task.name] for task in wanted], model, judged.form))
     run.console().print(f"{place / 'report.json'}", markup=False)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import DataError, RecipeError
+from alignment.errors import RecipeError
 from alignment.hardware import Hardware
 from alignment.recipe import Evaluate
 from alignment.run import Finished, Run, is_run, read, sha256, write_text
@@ -21,7 +21,7 @@ from eval.report import collect, markdown, page
 from eval.task import Form, Task, rows
 from eval.tasks import preference
 
-HELDOUT_PAIRS = "heldout.jsonl"
+HELDOUT_PAIRS = "heldout_pairs.jsonl"
 PREFERENCE = "samples/preference.jsonl"
 
 
@@ -31,11 +31,12 @@ def run(recipe: Evaluate, here: Run, hardware: Hardware) -> dict[str, float | in
     if recipe.reference and recipe.reference not in [model.run for model in recipe.models]:
         raise RecipeError(f"reference: {recipe.reference} is not one of the models, so its scores are never taken.")
     data = here.inputs[recipe.data].path
+    asked_of = [here.inputs[name].fingerprint for name in (recipe.data, recipe.pairs) if name]
+    request = harness.digest([recipe.model_dump(mode="json"), asked_of])
     pairs = _pairs(here.inputs[recipe.pairs].path) if recipe.pairs else []
     reports: dict[str, dict[str, Any]] = {}
     for model in recipe.models:
         finished = here.inputs[model.run]
-        request = harness.digest([recipe.model_dump(mode="json"), here.inputs[recipe.data].fingerprint, len(pairs)])
         reports[model.run] = _evaluated(finished, model.form, request) or _evaluate(
             finished, model.form, wanted, data, pairs, request, recipe, here, hardware
         )
@@ -80,13 +81,14 @@ def _evaluate(
 
     judged = Judged(engine.load(finished.path, hardware), identity(finished.path), form)
     out, name = finished.path / "eval", finished.path.name
-    with here.progress(f"asking {name}", len(wanted)) as progress:
-        for task in wanted:
-            report = harness.evaluate(judged, [task], data / "heldout", out, limit=recipe.limit, seed=recipe.seed)
-            progress.advance()
+    suites: list[tuple[Path, Sequence[Task]]] = [(data / "heldout", wanted)]
     if form == "chat" and recipe.pairs:
-        sampled = [preference.Sampled()]
-        report = harness.evaluate(judged, sampled, data, out, limit=recipe.limit, seed=recipe.seed)
+        suites.append((data, [preference.Sampled()]))
+    items = sum(len(harness.spread(task.items(root), recipe.limit)) for root, group in suites for task in group)
+    with here.progress(f"asking {name}", items) as bar:
+        for root, group in suites:
+            report = harness.evaluate(judged, group, root, out, limit=recipe.limit, seed=recipe.seed, advance=bar.advance)
+    if len(suites) > 1:
         harness.save(out / PREFERENCE, preference.score(judged.engine, pairs))
     report["request"] = request
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
@@ -95,10 +97,9 @@ def _evaluate(
 
 
 def _pairs(path: Path) -> list[Row]:
-    found = rows(path, HELDOUT_PAIRS, preference.FIELDS)
-    if len({row["id"] for row in found}) < len(found):
-        raise DataError(f"{path / HELDOUT_PAIRS}: two pairs share an id. Run the preferences stage again (--runs).")
-    return found
+    """One held-out pair a problem: two of the same problem would make the intervals too narrow."""
+    found = {row["prompt"]: row for row in reversed(rows(path, HELDOUT_PAIRS, preference.FIELDS))}
+    return list(reversed(found.values()))
 
 
 def _prefer(reports: Mapping[str, dict[str, Any]], here: Run, reference: str | None) -> None:
@@ -113,5 +114,3 @@ def _prefer(reports: Mapping[str, dict[str, Any]], here: Run, reference: str | N
 def _line(found: Mapping[str, Any]) -> str:
     low, high = found["interval"]
     return f"{found['name']} {found['score']:.1%} [{low:.1%}, {high:.1%}]"
-
-

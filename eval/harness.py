@@ -175,9 +175,7 @@ def _fits(judged: Judged, encoded: str | list[int], task: Task) -> bool:
     return len(judged.engine.encode(encoded)) + task.max_new_tokens <= judged.engine.context
 
 
-def _answers(
-    judged: Judged, task: Task, asked: Sequence[Asked], path: Path, seed: int, advance: Advance
-) -> dict[str, Row]:
+def _answers(judged: Judged, task: Task, asked: Sequence[Asked], path: Path, seed: int, advance: Advance) -> dict[str, Row]:
     """Answer by key: those saved before, and the others asked now, each saved as it comes."""
     partial = path.with_name(path.name + ".part")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -188,11 +186,10 @@ def _answers(
     with partial.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), CHUNK):
             chunk = waiting[start : start + CHUNK]
-            for a, answer in zip(chunk, _engine(judged, task, chunk, seed), strict=True):
+            for a, answer in zip(chunk, _engine(judged, task, chunk, seed, advance), strict=True):
                 found[a.key] = {"key": a.key, **answer}
                 file.write(json.dumps(found[a.key], ensure_ascii=False) + "\n")
                 file.flush()
-            advance(len(chunk))
     return found
 
 
@@ -203,13 +200,13 @@ def _mend(partial: Path) -> None:
         partial.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
 
-def _engine(judged: Judged, task: Task, chunk: Sequence[Asked], seed: int) -> list[Row]:
+def _engine(judged: Judged, task: Task, chunk: Sequence[Asked], seed: int, advance: Advance) -> list[Row]:
     from alignment.generate.engine import Settings
 
     prompts = [a.encoded for a in chunk]
     options = [task.options(a.item, judged.form) for a in chunk]
     if any(options):
-        scores = judged.engine.score(prompts, options)
+        scores = judged.engine.score(prompts, options, advance)
         return [
             {"answer": {name.strip(): s.logprob for name, s in zip(names, found, strict=True)}}
             | {"finish": "scored", "tokens": 0, "repetition": 0.0}
@@ -225,7 +222,7 @@ def _engine(judged: Judged, task: Task, chunk: Sequence[Asked], seed: int) -> li
             "tokens": len(said.token_ids),
             "repetition": round(answers.repetition(said.text), 4),
         }
-        for (said,) in judged.engine.generate(prompts, settings)
+        for (said,) in judged.engine.generate(prompts, settings, advance)
     ]
 
 

@@ -52,7 +52,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """Two-sided exact p-value that items flip one way as readily as the other (McNemar, 1947)."""
     flips = gained + lost
     tail = sum(comb(flips, i) for i in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**flips)
+    return min(1.0, float(2 * tail / 2**flips))
 
 
 def smallest_visible(n: int, flips: int, level: float = 0.05) -> float | None:

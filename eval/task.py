@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Task(Protocol):
     def prompt(self, item: Item, form: Form, shots: int) -> str:
         """Write what the model sees; in chat form, the user's turn."""
 
-    def options(self, form: Form) -> tuple[str, ...]:
+    def options(self, item: Item, form: Form) -> tuple[str, ...]:
         """Name the continuations to score; empty when the answer is generated."""
 
     def stop(self, form: Form) -> tuple[str, ...]:
@@ -89,11 +90,13 @@ def rows(root: Path, name: str, fields: Iterable[str]) -> list[dict[str, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") if path == packed else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, row {number}: not an object but {type(row).__name__}. Fetch the file again.")
                 missing = [field for field in fields if field not in row]
                 if missing:
                     raise DataError(f"{path}, row {number}: no field {missing[0]!r}. It has {', '.join(row)}.")
                 found.append(row)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}, row {len(found) + 1}: unreadable ({error}). Fetch the file again.") from None
     if not found:
         raise DataError(f"{path}: empty. A score needs items; fetch the file again.")

@@ -29,7 +29,7 @@ def build(recipe: words.Corpus, here: Run, hardware: Hardware) -> dict[str, floa
     unique = _deduplicated(raw, templated, recipe, book)
     good = _filtered(unique, recipe.filters, book)
     clean = _decontaminated(good, recipe, here, book) if recipe.against else good
-    mixed = _remixed(clean, recipe, book)
+    mixed = _remixed(clean, recipe, here, book)
     train, held_out = remix.split(mixed, recipe.held_out, recipe.seed)
     if not train or (recipe.held_out and not held_out):
         raise DataError(f"held_out: {recipe.held_out} of {len(mixed)} documents leaves one side empty. Change it.")
@@ -114,7 +114,7 @@ def _filtered(unique: list[Document], limits: words.Filters, book: Ledger) -> li
     good, dropped = filters.keep(unique, rules)
     if not good:
         took = ", ".join(f"{reason}: {len(lost)}" for reason, lost in dropped.items())
-        raise DataError(f"filters: all {len(unique)} documents were filtered out ({took}). Loosen that rule.")
+        raise DataError(f"filters: all {len(unique)} documents were filtered out ({took}). Loosen that rule below `filters:`.")
     book.step("filters", unique, good, dropped)
     return good
 
@@ -131,11 +131,14 @@ def _decontaminated(good: list[Document], recipe: words.Corpus, here: Run, book:
     return clean
 
 
-def _remixed(clean: list[Document], recipe: words.Corpus, book: Ledger) -> list[Document]:
+def _remixed(clean: list[Document], recipe: words.Corpus, here: Run, book: Ledger) -> list[Document]:
     available: dict[str, int] = {}
     for document in clean:
         available[document.domain] = available.get(document.domain, 0) + document.bytes
     plan = remix.plan(available, recipe.shares, budget=recipe.bytes, max_epochs=recipe.max_epochs)
+    if plan.bound_by:
+        total = sum(plan.take.values())
+        here.say(f"{total:,} of {recipe.bytes:,} bytes: {plan.bound_by} is read max_epochs = {recipe.max_epochs} times")
     mixed = remix.remix(clean, plan, recipe.seed)
     book.step("remix", clean, mixed)
     book.facts["remix"] = {"shares": recipe.shares, "epochs": plan.epochs, "bound_by": plan.bound_by}

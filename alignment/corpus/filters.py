@@ -14,7 +14,6 @@ from alignment.corpus.documents import Document
 Filter = Callable[[Document], str | None]  # None keeps it; text is the reason it goes
 
 LETTERS = re.compile(r"[^\W\d_]+")
-VISIBLE = re.compile(r"\S+")
 SYMBOLS = re.compile(r"(?:[^\w\s]|_)+")
 
 
@@ -62,8 +61,5 @@ def keep(documents: Iterable[Document], filters: Sequence[Filter]) -> tuple[list
 
 
 def _share(characters: re.Pattern[str], text: str) -> float:
-    return _length(characters, text) / max(_length(VISIBLE, text), 1)
-
-
-def _length(characters: re.Pattern[str], text: str) -> int:
-    return sum(map(len, characters.findall(text)))
+    visible = sum(map(len, text.split()))
+    return sum(map(len, characters.findall(text))) / max(visible, 1)

@@ -44,12 +44,13 @@ def _packages() -> Iterator[Document]:
     for title in sorted(topics):
         yield Document(f"pydoc/{title}", topics[title].strip(), "prose", "en", "packages")
     modules: dict[str, Path] = {}
-    for package in sorted(metadata.distributions(), key=lambda package: package.name.lower()):
+    packages = {package.name: package for package in metadata.distributions()}  # asking for a name parses a file
+    for name, package in sorted(packages.items()):
         if description := str(package.metadata.json.get("description", "")).strip():
-            yield Document(f"{package.name}/METADATA", description, "prose", "en", "packages")
+            yield Document(f"{name}/METADATA", description, "prose", "en", "packages")
         for file in package.files or ():
             if file.suffix == ".py" and not SKIPPED & set(file.parts):
-                modules[f"{package.name}/{file.as_posix()}"] = Path(str(file.locate()))
+                modules[f"{name}/{file.as_posix()}"] = Path(str(file.locate()))
     for name, path in _shuffled(modules):
         text = _source(path)
         if sum(map(len, text.split('"""')[1::2])) > DOCUMENTED * len(text) and (prose := docstrings(text)):

@@ -1,8 +1,8 @@
 """Runs of n tokens as 64-bit numbers: what deduplication and decontamination compare.
 
 A token is a word, a sign of arithmetic (4 + 2 is not 4 x 2), or a single Chinese, Japanese or Korean character, which
-have no spaces to cut at; in code every mark counts. A prefix sum of powers gives the hash of any window of any length in two numpy
-operations, as in Rabin and Karp. Two different runs share a hash with a probability of about 2**-64.
+have no spaces to cut at; in code every mark counts. A prefix sum of powers gives the hash of any window of any length
+in two numpy operations, as in Rabin and Karp. Two different runs share a hash with a probability of about 2**-64.
 """
 
 from __future__ import annotations

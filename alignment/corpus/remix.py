@@ -63,13 +63,22 @@ def remix(documents: Sequence[Document], plan: Plan, seed: int) -> list[Document
 
 
 def split(documents: Sequence[Document], share: float, seed: int) -> tuple[list[Document], list[Document]]:
-    """Hold documents out by a hash of their ids; a repeated document is held out once."""
-    train, held_out = [], {}
-    for document in documents:
-        if _order(document, seed, -1) < share * 2**64:
-            held_out[document.dump, document.id] = document
-        else:
-            train.append(document)
+    """Hold out a share of each domain's bytes, at least one document, by a hash of the ids.
+
+    A repeated document is held out once and never trained; of a domain with a single document nothing is held out.
+    """
+    domains: dict[str, dict[tuple[str, str], Document]] = {}
+    for document in sorted(documents, key=lambda document: _order(document, seed, -1)):
+        domains.setdefault(document.domain, {})[document.dump, document.id] = document
+    held_out: dict[tuple[str, str], Document] = {}
+    for _, unique in sorted(domains.items()):
+        left = share * sum(document.bytes for document in unique.values())
+        for name in list(unique)[:-1]:
+            if left <= 0:
+                break
+            held_out[name] = unique[name]
+            left -= unique[name].bytes
+    train = [document for document in documents if (document.dump, document.id) not in held_out]
     return train, list(held_out.values())
 
 

@@ -144,13 +144,13 @@ class Stream:
         start, stop, step = cut.indices(len(self))
         if step != 1:
             raise ValueError("a stream is cut without a step")
-        found = []
+        found = [self.parts[0][:0]]
         for shard in range(bisect_right(self.ends, start), len(self.parts)):
             begin = self.ends[shard] - len(self.parts[shard])
             if begin >= stop:
                 break
             found.append(self.parts[shard][max(start - begin, 0) : stop - begin])
-        return np.concatenate(found) if len(found) != 1 else np.asarray(found[0])
+        return np.concatenate(found)
 
     def tolist(self) -> list[int]:
         """All tokens as plain numbers."""

@@ -6,6 +6,7 @@ is one folder: config.json, safetensors, the tokenizer's files. It appears under
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -79,15 +80,18 @@ def load(folder: Path, hardware: Hardware) -> PreTrainedModel:
         raise ModelError(f"{folder}: no config.json here. Name the model/ folder of a finished run.")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no .safetensors weights here; other formats can run code and are not read.")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        attn_implementation=hardware.attention,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
-    check_vocabulary(model, read_tokenizer(folder), folder)
+    check_vocabulary(folder)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=hardware.attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except RuntimeError as error:
+        raise ModelError(f"{folder}: the weights do not fit config.json. Copy the folder again. ({error})") from error
     return model
 
 
@@ -99,12 +103,12 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, where: Path) -> None:
-    """Refuse a model with fewer embedding rows than its tokenizer has tokens."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows or rows != model.config.vocab_size:
+def check_vocabulary(folder: Path) -> None:
+    """Refuse a model with fewer embedding rows than its tokenizer has tokens, before its weights are read."""
+    rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    tokens = len(read_tokenizer(folder))
+    if tokens > rows:
         raise ModelError(
-            f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows, config.json says "
-            f"{model.config.vocab_size}. Use the tokenizer it was trained with, or grow the embedding: "
-            f"model.resize_token_embeddings({len(tokenizer)}), then save both."
+            f"{folder}: the tokenizer has {tokens} tokens, the embedding {rows} rows. Use the tokenizer it was trained "
+            f"with, or grow the embedding: model.resize_token_embeddings({tokens}), then save both."
         )

@@ -41,9 +41,7 @@ BASELINE_TOKENS = 8_000_000  # training text that the byte statistics are counte
 def train(recipe: Pretrain, here: Run, hardware: Hardware) -> Numbers:
     """Write the base model to `model/`; return its held-out bits per byte, those of the baselines, and the speed."""
     torch.set_num_threads(hardware.threads)
-    accelerator = Accelerator(
-        cpu=hardware.device == "cpu", mixed_precision="bf16" if hardware.dtype == "bfloat16" else "no"
-    )
+    accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision="bf16" if hardware.dtype == "bfloat16" else "no")
     try:
         machine.check_processes(hardware, accelerator.num_processes)
         return _train(recipe, here, hardware, accelerator)
@@ -112,9 +110,7 @@ class Learner:
         loss: float = accelerator.reduce(total, "sum").item() / tokens
         norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise ModelError(
-                f"{where}: loss {loss}, gradient norm {norm}. Lower optim.learning_rate, or look at the data."
-            )
+            raise ModelError(f"{where}: loss {loss}, gradient norm {norm}. Lower optim.learning_rate, or look at the data.")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -187,9 +183,7 @@ def _score(learner: Learner, seen: Shards, unseen: Shards, tokenizer: Any) -> Nu
     recipe, accelerator = learner.recipe, learner.accelerator
     text = baselines.text_bytes(unseen.tokens, tokenizer)
     if len(text) != unseen.bytes.sum():
-        raise DataError(
-            f"{unseen.path}: {unseen.bytes.sum()} bytes recorded, {len(text)} decoded. Write the shards anew."
-        )
+        raise DataError(f"{unseen.path}: {unseen.bytes.sum()} bytes recorded, {len(text)} decoded. Write the shards anew.")
     micro, _ = machine.split(learner.hardware, recipe.batch_size, recipe.sequence_length)
     documents = [(unseen[number].astype(np.int64), int(domain)) for number, domain in enumerate(unseen.domain)]
     nats = heldout.nats(accelerator, learner.model, documents, len(unseen.domains), recipe.sequence_length, micro)

@@ -108,6 +108,8 @@ def program(prompt: str, answer: str, entry_point: str) -> str | None:
     A block (or bare text) that defines the function is kept whole, behind the prompt's imports and helpers; anything
     else continues the prompt, and ends before the first line that leaves the function's body.
     """
+    inner = fenced(prompt)  # a chat turn shows the function in a block
+    prompt = prompt if inner is None else inner + "\n"
     block = None if _INDENTED.match(answer) else fenced(answer)
     code = answer if block is None else block
     if not code.strip():

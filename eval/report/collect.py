@@ -6,7 +6,7 @@ Nothing is computed about models here but paired comparisons of saved marks; all
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ def collect(here: Run, reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "samples": {name: {task: _examples(found) for task, found in tasks.items()} for name, tasks in rows.items()},
         "runs": [_run(finished) for finished in chain],
         "curves": {finished.path.name: curve for finished in chain if (curve := _curve(finished.path))},
-        "ledger": next((found for finished in chain if (found := _json(finished.path / "ledger.json"))), None),
+        "ledger": next((found for finished in chain if "steps" in (found := _json(finished.path / "ledger.json"))), None),
         "environment": {
             "versions": versions(),
             "hardware": here.manifest.get("hardware", {}),
@@ -88,8 +88,8 @@ def _scores(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _examples(rows: Sequence[Row]) -> dict[str, Row]:
     """One answer of each kind: the first that is right, that is wrong, that could not be read."""
-    kinds = {
-        "right": lambda row: row["correct"],
+    kinds: dict[str, Callable[[Row], bool]] = {
+        "right": lambda row: bool(row["correct"]),
         "wrong": lambda row: not row["correct"] and row["read"] is not None,
         "unread": lambda row: row["read"] is None,
     }
@@ -100,7 +100,7 @@ def _examples(rows: Sequence[Row]) -> dict[str, Row]:
 def _excerpt(row: Row) -> Row:
     answer = row["answer"] if isinstance(row["answer"], str) else _scored(row["answer"])
     prompt = row["prompt"] if len(row["prompt"]) <= EXCERPT else "… " + row["prompt"][-EXCERPT:]
-    kept = {key: row[key] for key in ("id", "target", "read", "why", "group", "finish") if key in row}
+    kept: Row = {key: row[key] for key in ("id", "target", "read", "why", "group", "finish") if key in row}
     return {**kept, "prompt": prompt, "answer": answer[:EXCERPT]}
 
 
@@ -131,6 +131,6 @@ def _curve(run: Path) -> dict[str, list[float]] | None:
     return {"step": [row["step"] for row in kept]} | {name: [row[name] for row in kept] for name in columns}
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found if isinstance(found, dict) else None
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if isinstance(found, dict) else {}

@@ -26,7 +26,7 @@ def draw(steps: Sequence[float], values: Sequence[float], title: str, salt: str)
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
         "font.size": 8.5,

@@ -22,11 +22,12 @@ def render(found: Mapping[str, Any]) -> str:
     environment.filters["strip"] = _strip
     environment.filters["share"] = lambda x: f"{100 * x:.2f}%"
     around = found["environment"]
-    facts = {**around["versions"], **around["hardware"], **around["git"]}
+    facts = {"profile" if name == "name" else name: fact for name, fact in around["hardware"].items()}
+    facts |= around["versions"] | around["git"]
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         found=found,
         sections=tables.sections(found),
-        drawings=[(run, [Markup(svg) for svg in svgs]) for run, svgs in curves.drawings(found)],  # noqa: S704
+        drawings=[(run, [Markup(svg) for svg in svgs]) for run, svgs in curves.drawings(found)],
         time=tables.duration(around["seconds"]),
         facts={name.replace("_", " "): value for name, value in facts.items() if value not in (None, "absent")},
     )

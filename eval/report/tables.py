@@ -24,13 +24,17 @@ class Value:
     @property
     def text(self) -> str:
         """The score in per cent, or the difference in points."""
-        return f"{100 * self.score:+.1f}" if self.signed else f"{100 * self.score:.1f}"
+        return _points(self.score, self.signed)
 
     @property
     def range(self) -> str:
         """The interval in the same unit."""
-        sign = "+" if self.signed else ""
-        return f"{100 * self.low:{sign}.1f} to {100 * self.high:{sign}.1f}"
+        return f"{_points(self.low, self.signed)} to {_points(self.high, self.signed)}"
+
+
+def _points(share: float, signed: bool) -> str:
+    points = round(100 * share, 1) + 0.0  # no negative zero
+    return (f"{points:+.1f}" if signed and points else f"{points:.1f}").replace("-", "\u2212")
 
 
 Cell = str | Value
@@ -75,13 +79,15 @@ def scores(found: Found) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for model in found["models"]:
         tasks = model["tasks"]
-        asked = "few-shot completion" if model["form"] == "completion" else "0-shot chat"
+        shots = " / ".join(str(tasks[name]["shots"]["most"]) for name in names if name in tasks)
+        asked = f"completion, {shots} shots" if model["form"] == "completion" else "chat, 0 shots"
         cells = [value(tasks[name]) if name in tasks else "" for name in names]
         rows.append((model["name"], asked, *cells, _mean(tasks, "stop_rate"), _mean(tasks, "repetition")))
     return Table(
         "Models side by side",
         "Per cent right with the 95 % interval. Stopped: answers that ended by themselves. Repetition: share of an "
-        "answer's 4-grams that it had said before.",
+        "answer's 4-grams that it had said before. The task sampled draws one answer to each held-out problem of the "
+        "preference stage at temperature 1.",
         ("model", "asked", *names, "stopped", "repetition"),
         rows,
     )
@@ -146,7 +152,7 @@ def preferences(found: Found) -> Table:
 
 def bits(found: Found) -> Table:
     """Bits per byte of held-out text, beside what simple models reach on it."""
-    numbers = next((run["numbers"] for run in found["runs"] if "bits_per_byte" in run["numbers"]), {})
+    numbers: Found = next((run["numbers"] for run in found["runs"] if "bits_per_byte" in run["numbers"]), {})
     names = {
         "bits_per_byte": "this model",
         "bits_per_byte_order3": "byte n-grams of order 3",
@@ -165,7 +171,7 @@ def steps(ledger: Found) -> Table:
     """What each step of the corpus took away."""
     rows: list[tuple[Cell, ...]] = []
     for step in ledger.get("steps", []):
-        reasons = "; ".join(f"{reason} {lost['documents']:,}" for reason, lost in step["reasons"].items())
+        reasons = "; ".join(f"{lost['documents']:,} {reason}" for reason, lost in step["reasons"].items())
         before, after = step["in"], step["out"]
         gone = before["documents"] - after["documents"]
         cells = (f"{after['documents']:,}", f"{gone:,}" if gone else "", size(after["bytes"]), reasons)
@@ -203,7 +209,7 @@ def overlap(ledger: Found) -> Table:
 
 def tokenizer(found: Found) -> Table:
     """What the tokenizer stage measured."""
-    numbers = next((run["numbers"] for run in found["runs"] if run["stage"] == "tokenizer"), {})
+    numbers: Found = next((run["numbers"] for run in found["runs"] if run["stage"] == "tokenizer"), {})
     rows = [(name.replace("_", " "), number(x)) for name, x in numbers.items()]
     return Table("", "Bytes per token on held-out documents.", ("", ""), list(rows))
 

@@ -53,9 +53,7 @@ class WordProblems:
         return [
             Item(
                 id=f"{self.name}/{number}",
-                problem=Problem(
-                    f"{self.name}/{number}", row["question"].strip(), "number", _solution(row, self.name)[1]
-                ),
+                problem=Problem(f"{self.name}/{number}", row["question"].strip(), "number", _solution(row, self.name)[1]),
                 group=group(row, "all"),
                 language=_language(row),
                 shots=by_language[_language(row)],

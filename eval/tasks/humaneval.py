@@ -33,9 +33,7 @@ class Functions:
         return [
             Item(
                 id=row["task_id"],
-                problem=Problem(
-                    row["task_id"], row["prompt"], "code", tests=row["test"], entry_point=row["entry_point"]
-                ),
+                problem=Problem(row["task_id"], row["prompt"], "code", tests=row["test"], entry_point=row["entry_point"]),
                 group=group(row, "all"),
                 language=row.get("language", "en"),
             )

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from alignment.generate.engine import Completion, Score
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from alignment.errors import DataError, RunError
 from eval import harness
 from eval.harness import Judged
 from eval.tasks import TASKS, named
+
 
 def jsonl(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ def test_results_of_two_models_do_not_mix(scripted, root, tmp_path):
 
 def test_tasks_asked_one_after_the_other_share_a_report(scripted, root, tmp_path):
     harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path, limit=3)
-    choose = scripted(lambda prompt: "B")
+    choose = scripted(lambda _: "B")
     report = harness.evaluate(judge(choose), named(["mini-ceval"]), root, tmp_path)
     assert list(report["tasks"]) == ["mini-gsm8k", "mini-ceval"]
     assert report["tasks"]["mini-ceval"]["score"] == 0.25

@@ -17,6 +17,11 @@ THINGS = "apples books pens cards eggs cups stones cakes"
 NAMES_ZH = "小明 小红 小华 小丽 小军 小美"
 THINGS_ZH = "个苹果 本书 支笔 张卡片 个鸡蛋 块糖 个杯子 朵花"  # each with its measure word
 
+SIGNS: dict[Language, dict[str, str]] = {
+    "en": {"+": "plus", "-": "minus", "*": "times", "/": "divided by"},
+    "zh": {"+": "加", "-": "减", "*": "乘", "/": "除以"},
+}
+
 
 def scene(random: Random, language: Language) -> tuple[str, str, str]:
     """Two different people and a thing to count."""
@@ -113,7 +118,8 @@ def plain(random: Random, language: Language) -> Problem:
     if sign in "+-":
         a, b = random.randint(2, 30), random.randint(2, 9)
     left, result = {"+": (a, a + b), "-": (a + b, a), "*": (a, a * b), "/": (a * b, a)}[sign]
-    question = f"What is {left} {sign} {b}?" if language == "en" else f"{left} {sign} {b} 等于多少？"
+    word = SIGNS[language][sign]  # in words, so that items that differ in the sign alone differ as texts, too
+    question = f"What is {left} {word} {b}?" if language == "en" else f"{left}{word}{b}等于多少？"
     return question, f"{left} {sign} {b} = {result}" + {"en": ".", "zh": "。"}[language], result
 
 

@@ -1,0 +1,173 @@
+"""Direct preference optimisation (paper 4): TRL's DPOTrainer against the start model.
+
+The reference is the start model as it lies on disk; its log-probabilities are computed once, before the first update.
+Policy and reference are equal then, so the first loss must be ln 2. Pairs are tokenised by `chat.encode`.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from alignment import chat
+from alignment.errors import DataError, ModelError
+from alignment.hardware import Hardware
+from alignment.models import build
+from alignment.posttrain import mixture, start, trainer
+from alignment.recipe import DPO
+from alignment.run import Run
+
+NAMES = {
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "logps/chosen": "chosen_logprob",
+    "logps/rejected": "rejected_logprob",
+}
+Pair = dict[str, list[int]]
+
+
+class Tokenised(DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer on pairs that are tokenised already; TRL has no switch for it.
+
+    Its own tokenising renders prompt and answer as one text, which lets user text become control tokens and may merge
+    across the border between prompt and answer.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        trainer.score_learnt_only(self)
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+
+def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
+    """Write the aligned model to `model/`; return the loss, how often the chosen answer wins, and the margins."""
+    trainer.quiet()
+    torch.set_num_threads(hardware.threads)
+    folder = start.locate(recipe.start, here)
+    tokenizer = build.read_tokenizer(folder)
+    chat.check_template(tokenizer, recipe.template, str(folder))
+    raw, heldout = gather(recipe, here)
+    pairs, dropped = tokenise(raw, tokenizer, recipe.max_length)
+    unseen, _ = tokenise(heldout, tokenizer, recipe.max_length)
+    here.say(f"{len(pairs):,} pairs; dropped: {mixture.said(dropped)}")
+    lengths = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
+    order = trainer.order(lengths, recipe.optim, recipe.seed)
+    model = build.load(folder, hardware)
+    pad = model.config.pad_token_id
+    args = DPOConfig(
+        **trainer.arguments(recipe, here, hardware, sequences=2),
+        max_length=None,  # pairs that are too long were dropped: TRL would cut their end marks off
+        loss_type=["sigmoid"],
+        beta=recipe.beta,
+        disable_dropout=True,
+        precompute_ref_log_probs=True,
+    )
+    learner = Tokenised(
+        model,
+        args=args,
+        train_dataset=_dataset([pairs[i] for i in order], here.path / "checkpoints" / "pairs", args),
+        eval_dataset=_dataset(unseen, here.path / "checkpoints" / "heldout", args) if unseen else None,
+        processing_class=tokenizer,
+        peft_config=trainer.lora(recipe.adapter),
+    )
+    began = time.monotonic()
+    with trainer.reporting(learner, here, "dpo", [lengths[i] for i in order], NAMES) as report:
+        learner.add_callback(FirstLoss())
+        trainer.train(learner, here, hardware)
+    numbers = report.closing("loss", "accuracy", "margin")
+    if unseen:
+        found = learner.evaluate()
+        numbers["heldout_accuracy"] = found["eval_rewards/accuracies"]
+        numbers["heldout_margin"] = found["eval_rewards/margins"]
+    seconds = round(time.monotonic() - began, 1)
+    trainer.save(learner, tokenizer, pad, folder, here)
+    return {
+        **numbers,
+        "updates": learner.state.global_step,
+        "pairs": len(pairs),
+        "dropped": dropped.total(),
+        "train_seconds": seconds,
+    }
+
+
+def gather(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
+    """Read pairs of runs (with the held-out ones beside them) and of cards."""
+    pairs: list[Mapping[str, str]] = []
+    heldout: list[Mapping[str, str]] = []
+    for source in recipe.data:
+        if source.run:
+            folder = here.inputs[source.run].path
+            if not (folder / "pairs.jsonl").exists():
+                raise DataError(f"{folder}: no pairs.jsonl. Name a preferences run, or a card with pairs.")
+            pairs += islice(mixture.load(folder / "pairs.jsonl"), source.rows)
+            heldout += mixture.load(folder / "heldout_pairs.jsonl")
+        elif source.card:
+            pairs += islice(here.cards[source.card].pairs(), source.rows)
+        else:
+            raise DataError("data: pairs come from a run or a card. Name one.")
+    return pairs, heldout
+
+
+def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int) -> tuple[list[Pair], Counter[str]]:
+    """Encode pairs as they are asked and answered, end marks included; count by reason what cannot be learnt from."""
+    kept: list[Pair] = []
+    dropped: Counter[str] = Counter()
+    for pair in pairs:
+        if pair["chosen"] == pair["rejected"]:
+            dropped["equal answers"] += 1
+        elif not (pair["chosen"].strip() and pair["rejected"].strip()):
+            dropped["empty answer"] += 1
+        else:
+            prompt = chat.encode(tokenizer, [_turn("user", pair["prompt"])], answer=False).input_ids
+            chosen, rejected = (_answer(tokenizer, pair, side, prompt) for side in ("chosen", "rejected"))
+            if len(prompt) + max(len(chosen), len(rejected)) > max_length:
+                dropped[f"longer than {max_length} tokens"] += 1
+            else:
+                kept.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return kept, dropped
+
+
+class FirstLoss(TrainerCallback):  # type: ignore[misc]
+    """Stop if policy and reference are not one model before the first update."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
+        if state.global_step == 1 and "loss" in logs and abs(logs["loss"] - math.log(2)) > 1e-3:
+            raise ModelError(
+                f"the first DPO loss is {logs['loss']:.4f}, not ln 2 = 0.6931: policy and reference are not one model. "
+                "This is a fault of the stage or of the libraries; nothing was trained."
+            )
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _answer(tokenizer: Any, pair: Mapping[str, str], side: str, prompt: list[int]) -> list[int]:
+    """The ids of an answer, up to and with its end mark."""
+    whole = chat.encode(tokenizer, [_turn("user", pair["prompt"]), _turn("assistant", pair[side])], answer=True)
+    end = max(i for i, learnt in enumerate(whole.learnt) if learnt) + 1
+    if whole.input_ids[: len(prompt)] != prompt or not all(whole.learnt[len(prompt) : end]):
+        raise DataError(f"pair {pair.get('id')}: trained and asked prompt differ in tokens. Use another chat template.")
+    return whole.input_ids[len(prompt) : end]
+
+
+def _dataset(pairs: list[Pair], folder: Path, args: DPOConfig) -> Dataset:
+    """A data set on disk: every rank reads it, and TRL keeps the reference's log-probabilities beside it."""
+    with args.main_process_first(local=False):
+        if args.process_index == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            Dataset.from_list(pairs).save_to_disk(str(folder))
+    return Dataset.load_from_disk(str(folder))

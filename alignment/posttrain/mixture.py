@@ -1,0 +1,143 @@
+"""Instruction rows -> tokenised rows with labels, and a validation split.
+
+The learnt part is exactly the answers with their end marks. A row that is too long is dropped and counted, never cut.
+Rows with the same question lie on one side of the split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alignment import chat
+from alignment.errors import DataError
+from alignment.hardware import Hardware
+from alignment.models import build as models
+from alignment.posttrain import start, supervision
+from alignment.recipe import Mixture, Source
+from alignment.run import Run
+
+Row = dict[str, Any]
+
+
+def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
+    """Write rows.jsonl, validation.jsonl and ledger.json."""
+    folder = start.locate(recipe.start, here, weights=False)
+    tokenizer = models.read_tokenizer(folder)
+    chat.check_template(tokenizer, recipe.template, str(folder))
+    dropped: Counter[str] = Counter()
+    found: list[Row] = []
+    for source in recipe.data:
+        found += read(source, here, dropped)
+    rows, too_bad = tokenise(found, tokenizer, recipe.max_length)
+    dropped += too_bad
+    train, validation = split(rows, recipe.validation, recipe.seed)
+    counts = supervision.check(train, tokenizer, str(here.path))
+    save(here.path / "rows.jsonl", train)
+    save(here.path / "validation.jsonl", validation)
+    ledger = {
+        **counts,
+        "validation": len(validation),
+        "dropped": dict(dropped),
+        "sources": dict(Counter(row["source"] for row in rows)),
+        "domains": dict(Counter(row["domain"] for row in rows)),
+        "languages": dict(Counter(row["language"] for row in rows)),
+        "tokenizer": supervision.signature(tokenizer),
+    }
+    (here.path / "ledger.json").write_text(json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf-8")
+    here.say(f"{len(train):,} rows, {len(validation)} for validation; dropped: {said(dropped)}")
+    return {**counts, "validation": len(validation), "dropped": dropped.total()}
+
+
+def read(source: Source, here: Run, dropped: Counter[str]) -> list[Row]:
+    """Read the instruction rows of a run or a card; what a card's reader leaves out is added to `dropped`."""
+    if source.run:
+        path = here.inputs[source.run].path / "instructions.jsonl"
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Name a run that writes instructions, or a card.")
+        return list(islice(load(path), source.rows))
+    if not source.card:
+        raise DataError("data: instruction rows come from a run or a card. Name one.")
+    card = here.cards[source.card]
+    rows = list(islice(card.rows(), source.rows))
+    dropped.update(card.dropped)
+    return rows
+
+
+def tokenise(rows: Iterable[Row], tokenizer: Any, max_length: int) -> tuple[list[Row], Counter[str]]:
+    """Encode conversations; return the rows that can be learnt and how many each reason took."""
+    kept: list[Row] = []
+    dropped: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    for row in rows:
+        messages = row["messages"]
+        encoded = chat.encode(tokenizer, messages, answer=True)
+        known = hashlib.blake2b(json.dumps(encoded.input_ids).encode(), digest_size=16).digest()
+        if not all(m["content"].strip() for m in messages if m["role"] == "assistant"):
+            dropped["empty answer"] += 1
+        elif not any(encoded.learnt):
+            dropped["no answer"] += 1
+        elif len(encoded.input_ids) > max_length:
+            dropped[f"longer than {max_length} tokens"] += 1
+        elif known in seen:
+            dropped["exact duplicate"] += 1
+        else:
+            seen.add(known)
+            _compare(tokenizer, row, encoded)
+            about = {name: row[name] for name in ("source", "language", "domain")}
+            kept.append({"input_ids": encoded.input_ids, "labels": encoded.labels(), **about})
+    return kept, dropped
+
+
+def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Hold out about `share` of the rows, question by question, in the order of a seeded hash."""
+    asked = [_question(row, seed) for row in rows]
+    sizes = Counter(asked)
+    wanted, held, taken = round(share * len(rows)), set(), 0
+    for question in sorted(sizes):
+        if taken >= wanted:
+            break
+        held.add(question)
+        taken += sizes[question]
+    sides: tuple[list[Row], list[Row]] = ([], [])
+    for row, question in zip(rows, asked, strict=True):
+        sides[question in held].append(row)
+    return sides
+
+
+def load(path: Path) -> Iterator[Row]:
+    """Read a JSONL file of ours."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def save(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def said(counts: Mapping[str, int]) -> str:
+    """Say counts by reason in a line."""
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing"
+
+
+def _question(row: Row, seed: int) -> str:
+    """Hash what stands before the first answer."""
+    labels = row["labels"]
+    first = next(i for i, label in enumerate(labels) if label != -100)
+    return hashlib.blake2b(json.dumps([seed, row["input_ids"][:first]]).encode(), digest_size=16).hexdigest()
+
+
+def _compare(tokenizer: Any, row: Row, encoded: chat.Encoded) -> None:
+    """The prompt that is trained on must be the prompt that is asked later, id by id."""
+    last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
+    asked = chat.encode(tokenizer, row["messages"][:last], answer=False).input_ids
+    if encoded.input_ids[: len(asked)] != asked or not encoded.learnt[len(asked)]:
+        raise DataError(f"row {row.get('id')}: trained and asked prompt differ in tokens. Use another chat template.")

@@ -1,0 +1,238 @@
+"""What SFT and DPO share around TRL's trainers: our words in theirs, the order of the data, the log, the saved model.
+
+Axes: B sequences, T positions, V vocabulary, N learnt positions.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import constants
+from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.utils import logging
+from trl.trainer.utils import FusedCausalLMOutput
+
+from alignment import chat
+from alignment import hardware as machine
+from alignment.errors import DataError, ModelError
+from alignment.hardware import Hardware
+from alignment.models import build
+from alignment.recipe import DPO, SFT, Adapter, Optim
+from alignment.run import Progress, Run
+
+CHECKPOINT_EVERY = 200  # updates
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def quiet() -> None:
+    """No telemetry (TRL reports each trainer), and no bars beside ours."""
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    os.environ["TQDM_DISABLE"] = "1"
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+
+
+def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: int) -> dict[str, Any]:
+    """Say what SFT and DPO have in common in TRL's words; `sequences` counts those that one item of a batch is.
+
+    Every default that is relied upon is named: TRL's differ from transformers', and both change.
+    """
+    micro, passes = machine.split(hardware, recipe.optim.batch_size, sequences * recipe.max_length)
+    return {
+        "output_dir": str(here.path / "checkpoints"),
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": passes,
+        "num_train_epochs": 1,  # order() has laid out all epochs
+        "train_sampling_strategy": "sequential",
+        "learning_rate": recipe.optim.learning_rate,
+        "lr_scheduler_type": SCHEDULES[recipe.optim.schedule],
+        "warmup_steps": recipe.optim.warmup,  # a fraction: transformers 5 reads [0, 1) as a share of all updates
+        "optim": "adamw_torch",
+        "adam_beta1": 0.9,  # the paper gives AdamW's values for pre-training only; these are the library's
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "weight_decay": recipe.optim.weight_decay,
+        "max_grad_norm": recipe.optim.clip,
+        "average_tokens_across_devices": True,
+        "bf16": hardware.dtype == "bfloat16",
+        "use_cpu": hardware.device == "cpu",
+        "ddp_backend": "gloo" if hardware.device == "cpu" and hardware.processes > 1 else None,
+        "activation_checkpointing": hardware.recompute,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": hardware.device == "cuda",
+        "eval_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "steps",
+        "save_steps": CHECKPOINT_EVERY,
+        "save_total_limit": 2,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+    }
+
+
+def lora(adapter: Adapter | None) -> LoraConfig | None:
+    """Say an adapter in peft's words."""
+    if adapter is None:
+        return None
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(adapter.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def order(lengths: Sequence[int], optim: Optim, seed: int) -> list[int]:
+    """Lay out all epochs: a seeded shuffle each, cut into whole updates, long before short inside an update.
+
+    Which items share an update depends on the seed alone; sorting inside it only saves padding.
+    """
+    items, size = len(lengths), optim.batch_size
+    total = int(items * optim.epochs) // size * size
+    if not total:
+        raise DataError(f"{items} items x {optim.epochs:g} epochs are less than one update of {size}. Add data.")
+    epochs = math.ceil(total / items)
+    drawn = np.concatenate([np.random.default_rng([seed, epoch]).permutation(items) for epoch in range(epochs)])
+    updates = drawn[:total].reshape(-1, size).tolist()
+    return [i for update in updates for i in sorted(update, key=lambda i: -lengths[i])]
+
+
+def score_learnt_only(trainer: Trainer) -> None:
+    """On a CPU, give the model a head that looks at learnt positions only.
+
+    TRL's fused head does so on GPUs; elsewhere it multiplies masked positions with the vocabulary too, twice. Same
+    interface, same values; without it an SFT step at a vocabulary of 4,096 takes 1.7 times as long on a CPU. Only for
+    models whose logits are hidden states times the head.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    if model.device.type != "cpu" or model.config.model_type != "llama":
+        return
+
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **inputs: Any) -> Any:
+        if not fused_lm_head:
+            return type(self).forward(self, *args, labels=labels, **inputs)
+        hidden_BTH = self.base_model(*args, **inputs).last_hidden_state[:, :-1]
+        mask_BT = labels[:, 1:] != -100
+        targets_N = labels[:, 1:][mask_BT]
+        logits_NV = self.get_output_embeddings()(hidden_BTH[mask_BT]).float()
+        zeros_BT = torch.zeros(mask_BT.shape)
+        return FusedCausalLMOutput(
+            log_probs=zeros_BT.masked_scatter(mask_BT, -F.cross_entropy(logits_NV, targets_N, reduction="none")),
+            entropy=zeros_BT,  # TRL's report alone reads entropy and mean logits; ours does not
+            mean_logits=zeros_BT,
+            is_top1=torch.zeros_like(mask_BT).masked_scatter(mask_BT, logits_NV.detach().argmax(-1) == targets_N),
+            label_mask=mask_BT,
+        )
+
+    model.forward = MethodType(forward, model)
+
+
+class Report(TrainerCallback):  # type: ignore[misc]
+    """Forward what TRL logs to the run's metrics and its bar; stop at a loss that is no number."""
+
+    def __init__(self, here: Run, tokens: Sequence[int], names: Mapping[str, str], bar: Progress) -> None:
+        self.here, self.names, self.bar = here, {"loss": "loss", "learning_rate": "learning_rate", **names}, bar
+        self.tokens = tokens  # read after each update, from the first
+        self.rows: list[dict[str, float]] = []
+        self.before = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.before = time.monotonic()
+        self.bar.advance(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
+        if "loss" not in logs:
+            return  # TRL's closing summary
+        step = state.global_step
+        row = {ours: float(logs[theirs]) for theirs, ours in (self.names | {"grad_norm": "grad_norm"}).items()}
+        if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
+            raise ModelError(
+                f"update {step}: loss {row['loss']}, gradient norm {row['grad_norm']}. Nothing was saved from it. "
+                "Lower optim.learning_rate, or look at the rows of this update."
+            )
+        now, fresh = time.monotonic(), self.tokens[step - 1] - (self.tokens[step - 2] if step > 1 else 0)
+        self.rows.append(row)
+        self.here.log(
+            step=step,
+            tokens=self.tokens[step - 1],
+            **row,
+            tokens_per_second=round(fresh / max(now - self.before, 1e-9), 1),
+            memory_bytes=_memory(),
+        )
+        self.before = now
+        self.bar.advance(1, loss=row["loss"])
+
+    def closing(self, *names: str) -> dict[str, float | int | str]:
+        """Means over the last tenth of the updates."""
+        last = self.rows[-max(1, len(self.rows) // 10) :]
+        return {f"train_{name}": sum(row[name] for row in last) / len(last) for name in names if last}
+
+
+@contextmanager
+def reporting(trainer: Trainer, here: Run, what: str, sizes: Sequence[int], names: Mapping[str, str]) -> Iterator[Report]:
+    """Attach the report to a trainer; `sizes` are the tokens of its items, in order."""
+    batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
+    trainer.remove_callback(PrinterCallback)
+    with here.progress(what, len(sizes) // batch) as bar:
+        report = Report(here, list(accumulate(sizes))[batch - 1 :: batch], names, bar)
+        trainer.add_callback(report)
+        yield report
+
+
+def train(trainer: Trainer, here: Run, hardware: Hardware) -> None:
+    """Run the updates, from the newest whole checkpoint if the run is resumed."""
+    machine.check_processes(hardware, trainer.accelerator.num_processes)
+    found = newest(here.path / "checkpoints") if here.resumed else None
+    if found is not None:
+        here.rewind(int(found.name.partition("-")[2]))
+        here.say(f"resumed from {found.name}")
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
+
+
+def newest(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written whole (the trainer's state is written last)."""
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: Run) -> None:
+    """Write `model/` whole, an adapter merged into its base; delete the checkpoints. `pad`: config's own pad id."""
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if here.main:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        model.config.pad_token_id = pad  # TRL sets it; a pad that is also the end mark would get no gradient next time
+        model.generation_config.eos_token_id = sorted(chat.end_ids(tokenizer))
+        build.save(model, folder, here.path / "model", weights)
+        shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def _memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

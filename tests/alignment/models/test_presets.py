@@ -1,0 +1,53 @@
+"""Shapes and their arithmetic, against the paper's numbers."""
+
+import pytest
+
+from alignment.errors import RecipeError
+from alignment.models import presets
+from alignment.models.presets import PRESETS, Shape
+from alignment.recipe import Model
+
+
+@pytest.mark.parametrize(("name", "count"), [("deepseek-llm-7b", 6_910_365_696), ("deepseek-llm-67b", 67_425_001_472)])
+def test_the_papers_models_have_their_exact_number_of_parameters(name, count):
+    assert presets.parameters(PRESETS[name]) == count
+
+
+@pytest.mark.parametrize(("name", "flops"), [("deepseek-llm-7b", 4.247e10), ("deepseek-llm-67b", 4.327e11)])
+def test_operations_per_token_come_from_the_real_layer_shapes(name, flops):
+    assert presets.flops_per_token(PRESETS[name], 4096) == pytest.approx(flops, rel=1e-3)
+
+
+def test_equation_2_is_the_special_case_of_full_heads_and_a_width_of_eight_thirds():
+    shape = Shape(layers=12, width=768, heads=12, kv_heads=12, ffn=2048)
+    assert presets.flops_per_token(shape, 4096) == 72 * 12 * 768**2 + 12 * 12 * 768 * 4096
+
+
+@pytest.mark.parametrize(("width", "ffn"), [(4096, 11008), (8192, 22016), (2048, 5504), (256, 688)])
+def test_the_default_feed_forward_width_is_the_papers(width, ffn):
+    assert presets.ffn(width) == ffn
+
+
+def test_the_quickstart_is_small_enough_for_a_laptop():
+    assert 2_000_000 < presets.parameters(PRESETS["quickstart"]) < 6_000_000
+
+
+def test_explicit_fields_override_the_preset_and_the_tokenizer_gives_the_vocabulary():
+    shape = presets.resolve(Model(preset="30m", layers=2), vocab=512, max_positions=64)
+    assert (shape.layers, shape.width, shape.vocab, shape.max_positions) == (2, 512, 512, 64)
+
+
+def test_a_shape_without_preset_gets_full_heads_and_the_papers_ratio():
+    shape = presets.resolve(Model(layers=2, width=64, heads=4), vocab=512, max_positions=64)
+    assert (shape.kv_heads, shape.ffn, shape.tie) == (4, 172, False)
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(RecipeError, match="deepseek-llm-7b"):
+        presets.resolve(Model(preset="7b"), vocab=512, max_positions=64)
+
+
+@pytest.mark.parametrize("shape", [{"width": 100, "heads": 3}, {"width": 60, "heads": 4}])
+def test_a_shape_that_cannot_be_built_is_refused(shape):
+    with pytest.raises(RecipeError, match="width"):
+        presets.resolve(Model(layers=1, **shape), vocab=512, max_positions=64)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from alignment import chat, recipe, run
+from alignment.errors import RecipeError
+from alignment.hardware import Hardware
+from alignment.run import Finished
+from eval import __main__ as command
+from eval import evaluate, harness
+
+MACHINE = Hardware("cpu", "cpu", "float32", "tests", "sdpa", 4096, False, 1, 1)
+HOSTILE = "<script>alert(1)</script>"
+
+
+def jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+class Chain:
+    """A chain of small finished runs below one folder."""
+
+    def __init__(self, base):
+        self.base, self.done = base, {}
+
+    def begin(self, stage, name, inputs, **words):
+        found: dict[str, Finished] = {other: self.done[other] for other in inputs}
+        plan = run.manifest(
+            words={"stage": stage, "seed": 0, "name": name, **words},
+            inputs={other: one.fingerprint for other, one in found.items()},
+            cards={},
+            hardware={"device": "cpu"},
+        )
+        settings = {"inputs": found, "cards": {}, "data_root": None, "main": True, "resume": False, "recipe_text": ""}
+        return run.begin(self.base / name, plan, **settings)
+
+    def add(self, stage, name, inputs=(), numbers=None):
+        live = self.begin(stage, name, inputs)
+        yield live
+        self.done[name] = run.finish(live, numbers or {})
+
+
+@pytest.fixture
+def chain(tmp_path):
+    made = Chain(tmp_path / "runs/small")
+    for live in made.add("curriculum", "curriculum"):
+        asked = [{"question": f"What is {i}?", "answer": f"#### {i}", "unseen": i > 6} for i in range(9)]
+        jsonl(live.path / "heldout/mini-gsm8k/train.jsonl", asked)
+        jsonl(live.path / "heldout/mini-gsm8k/test.jsonl", asked)
+        problem = {"kind": "number", "target": "3", "split": "heldout", "prompt": f"What is 3?{HOSTILE}"}
+        jsonl(live.path / "problems.jsonl", [problem | {"id": "p"}])
+    for name in ("pretrain", "sft", "dpo"):
+        for live in made.add(name, name, ("curriculum",), {"bits_per_byte": 1.0, "bits_per_byte_unigram": 4.0}):
+            (live.path / "model").mkdir()
+            (live.path / "model/model.safetensors").write_text(name)
+            live.log(step=1, loss=2.0, learning_rate=1e-3, tokens_per_second=9.0)
+            live.log(step=2, loss=1.0, learning_rate=1e-4, tokens_per_second=9.0)
+    for live in made.add("preferences", "preferences", ("sft",)):
+        pair = {"prompt": "p", "chosen": "yes", "rejected": "no"}
+        jsonl(live.path / "heldout_pairs.jsonl", [pair | {"id": "p-0"}, pair | {"id": "p-1"}])
+    return made
+
+
+@pytest.fixture
+def models(scripted, monkeypatch):
+    loaded = []
+
+    def say(prompt):
+        asked = re.findall(r"What is (\d+)", prompt)[-1]
+        return f"{HOSTILE} The answer is {asked}."
+
+    def load(path, _):
+        loaded.append(path.name)
+        engine = scripted(say)
+        engine.score = lambda prompts, *_: [
+            [type("S", (), {"logprob": x, "tokens": 2})() for x in (-1.0, -2.0)] for _ in prompts
+        ]
+        return engine
+
+    encoded = type("E", (), {"input_ids": "x", "learnt": [True]})()
+    monkeypatch.setattr("alignment.generate.engine.load", load)
+    monkeypatch.setattr(harness, "encode", lambda _, text: text)
+    monkeypatch.setattr(chat, "encode", lambda *_, **__: encoded)
+    return loaded
+
+
+def words(**changes):
+    models = [{"run": "pretrain", "form": "completion"}, {"run": "sft", "form": "chat"}, {"run": "dpo", "form": "chat"}]
+    raw = {"stage": "evaluate", "models": models, "tasks": ["mini-gsm8k"], "data": "curriculum", "pairs": "preferences"}
+    return recipe.validate(raw | {"reference": "sft"} | changes, "test")
+
+
+INPUTS = ("curriculum", "pretrain", "sft", "dpo", "preferences")
+
+
+def test_a_chain_is_evaluated_and_reported(chain, models):
+    live = chain.begin("evaluate", "evaluate", INPUTS)
+    numbers = evaluate.run(words(), live, MACHINE)
+    assert numbers["dpo/mini-gsm8k"] == 1.0
+    report = json.loads((live.path / "report.json").read_text())
+    assert [model["name"] for model in report["models"]] == ["pretrain", "sft", "dpo"]
+    assert report["models"][2]["preference"]["implicit reward"]["ties"] == report["models"][2]["preference"]["n"] == 1
+    assert {(row["before"], row["after"], row["task"]) for row in report["differences"]} == {
+        ("pretrain", "sft", "mini-gsm8k"), ("sft", "dpo", "mini-gsm8k"), ("sft", "dpo", "sampled"),
+    }  # fmt: skip
+    assert report["curves"]["sft"]["loss"] == [2.0, 1.0]
+    assert (chain.base / "dpo/eval/samples/mini-gsm8k.jsonl").exists()
+    assert "| pretrain | completion, 4 shots | 100.0 (" in (live.path / "report.md").read_text()
+
+    assert models == ["pretrain", "sft", "dpo"]
+    again = chain.begin("evaluate", "again", INPUTS)
+    assert evaluate.run(words(), again, MACHINE) == numbers
+    assert models == ["pretrain", "sft", "dpo"], "a model evaluated before was loaded again"
+
+
+def test_the_page_holds_everything_and_runs_nothing(chain, models):  # noqa: ARG001
+    live = chain.begin("evaluate", "evaluate", INPUTS)
+    evaluate.run(words(), live, MACHINE)
+    page = (live.path / "report.html").read_text()
+    tags: list[tuple[str, dict]] = []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, pairs: tags.append((tag, dict(pairs)))
+    parser.feed(page)
+    assert page.count("<svg") == 9
+    assert not {tag for tag, _ in tags} & {"script", "link", "img", "iframe"}
+    addresses = [value for _, pairs in tags for key, value in pairs.items() if key in ("href", "src")]
+    assert addresses
+    assert all(address.startswith("#") for address in addresses)
+    assert "url(http" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_reference_that_is_never_scored_is_refused(chain):
+    live = chain.begin("evaluate", "evaluate", INPUTS)
+    with pytest.raises(RecipeError, match="mixture is not one of the models"):
+        evaluate.run(words(reference="mixture"), live, MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nowhere", "--tasks", "gms8k"], "Did you mean 'gsm8k'"),
+        (["nowhere", "--tasks", "gsm8k"], "--data-root: missing"),
+        (["nowhere", "--tasks", "gsm8k", "--data-root", "/nowhere"], "no such file"),
+    ],
+)
+def test_a_bad_command_is_said_without_a_traceback(arguments, complaint):
+    result = CliRunner().invoke(command.app, arguments)
+    assert result.exit_code == 2
+    assert complaint in result.output.replace("\n", "")
+    assert "Traceback" not in result.output
+
+
+def test_a_pretrain_run_is_a_base_model_though_it_carries_a_template(chain):
+    assert command.form(str(chain.base / "pretrain"), True) == "completion"
+    assert command.form(str(chain.base / "sft"), True) == "chat"
+    assert command.form("somewhere/model", False) == "completion"
+    assert command.default_out(str(chain.base / "sft")) == chain.base / "sft/eval"
+    assert str(command.default_out("org/name@main")) == "reports/name"

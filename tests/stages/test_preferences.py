@@ -1,0 +1,98 @@
+"""Preferences from a tiny model: every answer is kept with its verdict, pairs hand over to DPO, no pair is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from alignment import chat, recipe
+from alignment.errors import DataError
+from alignment.generate import engine
+from alignment.hardware import Hardware
+from alignment.models import build
+from alignment.models.presets import Shape
+from alignment.posttrain import dpo, mixture, preferences
+from alignment.run import Finished, Run
+
+pytestmark = pytest.mark.slow
+CPU = Hardware("cpu", "cpu", "float32", "test", "sdpa", micro_tokens=512, recompute=False, processes=1, threads=1)
+
+
+def problem(i: int, split: str) -> dict[str, Any]:
+    about = {"tests": "", "entry_point": "", "split": split, "language": "en", "domain": "curriculum-math"}
+    return {"id": f"{split}-{i}", "prompt": f"{i} + 1?", "kind": "number", "target": str(i + 1), **about}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A start model and problems, as finished runs."""
+    root = tmp_path_factory.mktemp("world")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=chat.BOS, eos_token=chat.EOS, pad_token="<pad>")
+    tokenizer.chat_template = chat.TEMPLATES["deepseek-llm"]
+    tokenizer.save_pretrained(root / "tok")
+    shape = Shape(1, 16, 2, 2, 32, vocab=len(tokenizer), max_positions=128, tie=True)
+    build.save(build.build(shape, tokenizer, CPU, seed=0), root / "tok", root / "start" / "model")
+    (root / "data").mkdir()
+    rows = [problem(i, split) for split, n in (("train", 6), ("heldout", 3)) for i in range(n)]
+    mixture.save(root / "data" / "problems.jsonl", rows)
+    return root
+
+
+def opened(root: Path, out: Path) -> Run:
+    out.mkdir(parents=True, exist_ok=True)
+    inputs = {name: Finished(root / name, {"stage": name}) for name in ("start", "data")}
+    return Run(out, inputs, {}, None, True, False, {})
+
+
+def words() -> Any:
+    raw = {"stage": "preferences", "start": {"run": "start"}, "data": "data", "samples": 4, "max_new_tokens": 8}
+    return recipe.validate(raw, "t")
+
+
+def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def canned(self: engine.Engine, prompts: Sequence[list[int]], settings: engine.Settings, progress: Any) -> Any:
+        """Problem i gets i right answers, at most all."""
+        answers = []
+        for ids in prompts:
+            progress(1)
+            i = int(self.decode(ids).split()[1])
+            texts = [f" so {i + 1}" + "!" * n if n < i else f" so {i}" + "!" * n for n in range(settings.samples)]
+            answers.append([engine.Completion(text, [0], None, "stop") for text in texts])
+        return answers
+
+    monkeypatch.setattr(engine.Engine, "generate", canned)
+    numbers = preferences.collect(words(), opened(world, tmp_path), CPU)
+    pairs = list(mixture.load(tmp_path / "pairs.jsonl"))
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["outcomes"] == {"number: all right": 2, "number: all wrong": 2, "number: paired": 5}
+    assert numbers["pairs"] == len(pairs) == 3
+    assert numbers["heldout_pairs"] == len(list(mixture.load(tmp_path / "heldout_pairs.jsonl"))) == 2
+    assert numbers["right_share"] == pytest.approx((0 + 1 + 2 + 3 + 4 + 4 + 0 + 1 + 2) / 36)
+    samples = list(mixture.load(tmp_path / "samples.jsonl"))
+    verdicts = {(one["problem"], one["answer"]): one["correct"] for one in samples}
+    assert len(samples) == 36
+    for pair in pairs:
+        name = pair["id"].rpartition("-")[0]
+        assert verdicts[name, pair["chosen"]]
+        assert not verdicts[name, pair["rejected"]]
+    kept, dropped = dpo.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
+    assert len(kept) == 3
+    assert not dropped
+
+
+def test_no_pair_is_an_error_that_says_why(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no problem got both.*all wrong"):
+        preferences.collect(words(), opened(world, tmp_path), CPU)
+    assert len(list(mixture.load(tmp_path / "samples.jsonl"))) == 36
