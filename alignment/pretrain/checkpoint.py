@@ -18,15 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from alignment.models.masters import MasterAdamW
+
 Tensors = dict[str, torch.Tensor]
 
 
 def write(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, main: bool) -> None:
     """Store the state after `step` updates. Every rank calls it (sharded tensors are gathered); `main` writes."""
-    weights = {name: _whole(tensor) for name, tensor in model.named_parameters()}
+    trained = _trained(model, optimizer)
+    weights = {name: _whole(tensor) for name, tensor in trained.items()}
     moments = {
         f"{name}/{key}": _whole(value)
-        for name, tensor in model.named_parameters()
+        for name, tensor in trained.items()
         for key, value in optimizer.state[tensor].items()
     }
     if not main:
@@ -56,11 +59,20 @@ def read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> in
         name, _, key = path.rpartition("/")
         moments.setdefault(name, {})[key] = value
     with torch.no_grad():
-        for name, tensor in model.named_parameters():
+        for name, tensor in _trained(model, optimizer).items():
             tensor.copy_(_as(tensor, weights[name]))
             optimizer.state[tensor] = {key: _as(tensor, value) for key, value in moments[name].items()}
+    if isinstance(optimizer, MasterAdamW):
+        optimizer.spread()
     step: int = json.loads((newest / "state.json").read_text(encoding="utf-8"))["step"]
     return step
+
+
+def _trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """What the optimizer updates, by name: float32 masters where the model holds rounded copies."""
+    names = [name for name, _ in model.named_parameters()]
+    tensors = optimizer.masters() if isinstance(optimizer, MasterAdamW) else model.parameters()
+    return dict(zip(names, tensors, strict=True))
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,6 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
 
 
 def test_no_pair_is_an_error_that_says_why(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no problem got both.*all wrong"):
+    with pytest.raises(DataError, match=r"no problem got both.*all wrong"):
         preferences.collect(words(), opened(world, tmp_path), CPU)
     assert len(list(mixture.load(tmp_path / "samples.jsonl"))) == 36

@@ -49,9 +49,9 @@ def runs(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, request: pytes
     runs = tmp_path_factory.mktemp("runs")
     given = ["--data-root", request.config.getoption("--data-root").resolve(), "--runs", runs]
     start = f"start={{folder: {smollm2}}}"
-    _train("sft", given, [start, "data.0.rows=8", "data.1.rows=8", "max_length=256", "optim.batch_size=8"])
-    few = ["data.0.rows=16", "data.1.rows=16", "max_length=512", "optim.batch_size=4", "optim.epochs=1"]
-    _train("dpo", given, few)
+    steps = ["optim.batch_size=4", "optim.warmup=0"]  # a warm-up would begin at rate 0, and these are few updates
+    _train("sft", given, [start, *steps, "data.0.rows=8", "data.1.rows=8", "max_length=256"])
+    _train("dpo", given, [*steps, "data.0.rows=16", "data.1.rows=16", "max_length=512", "optim.epochs=1"])
     return runs / "smollm2-135m"
 
 
@@ -80,18 +80,21 @@ def test_the_unpacked_model_answers_and_splits_digits(smollm2: Path) -> None:
     assert said[-1] in chat.end_ids(tokenizer)
 
 
-def test_a_real_model_is_tuned_on_real_rows(runs: Path) -> None:
+def test_a_real_model_is_tuned_on_real_rows(runs: Path, smollm2: Path) -> None:
     found = losses(runs / "sft")
-    assert found
+    assert len(found) >= 2
     assert all(0 < loss < 5 for loss in found)
     manifest = json.loads((runs / "sft" / "run.json").read_text(encoding="utf-8"))
     assert manifest["finished"]
     assert set(manifest["cards"]) == {"alpaca-en", "alpaca-zh"}
+    weights = "model.safetensors"
+    assert (runs / "sft" / "model" / weights).read_bytes() != (smollm2 / weights).read_bytes()
 
 
 def test_preferences_start_at_the_logarithm_of_two(runs: Path) -> None:
     found = losses(runs / "dpo")
     assert found[0] == pytest.approx(math.log(2), abs=0.02)
+    assert found[-1] != found[0]
     assert json.loads((runs / "dpo" / "run.json").read_text(encoding="utf-8"))["finished"]
 
 
