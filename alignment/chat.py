@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alignment.errors import ModelError
 
@@ -45,6 +46,17 @@ _PROBE: tuple[Message, ...] = (
     {"role": "user", "content": "And 2 + 2?"},
     {"role": "assistant", "content": "4"},
 )
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The control tokens of a tokenizer: their ids by name, and the pattern that cuts a text at them."""
+
+    ids: dict[str, int]
+    cut: re.Pattern[str] | None
+
+
+_known: WeakKeyDictionary[Any, tuple[int, Marks]] = WeakKeyDictionary()  # reading them costs as much as encoding a row
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ def end_ids(tokenizer: Any) -> set[int]:
     if tokenizer.chat_template:
         marks = _control(tokenizer)
         _, said = _split(tokenizer, [dict(m) for m in _PROBE[:3]], marks)
-        ends.add(marks[next(mark for mark in _pieces(said, marks)[::-1] if mark in marks)])
+        ends.add(marks.ids[next(mark for mark in _pieces(said, marks)[::-1] if mark in marks.ids)])
     return ends
 
 
@@ -103,14 +115,18 @@ def check_template(tokenizer: Any, wanted: str | None, where: str) -> None:
         encode(tokenizer, _PROBE, answer=True)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
-    if wanted is not None and _render(tokenizer, _PROBE) != _render(tokenizer, _PROBE, template=TEMPLATES[wanted]):
-        raise ModelError(
-            f"{where}: the recipe says template {wanted!r}, the model's stored template renders other text. "
-            "Leave `template` out to keep the model's own, or start from another model."
-        )
+    if wanted is None:
+        return
+    for messages, prompt in ((_PROBE, False), (_PROBE[:-1], True)):
+        stored = _render(tokenizer, messages, prompt=prompt)
+        if stored != _render(tokenizer, messages, prompt=prompt, template=TEMPLATES[wanted]):
+            raise ModelError(
+                f"{where}: the recipe says template {wanted!r}, the model's stored template renders other text. "
+                "Leave `template` out to keep the model's own, or start from another model."
+            )
 
 
-def _split(tokenizer: Any, messages: Sequence[Message], marks: Mapping[str, int]) -> tuple[str, str]:
+def _split(tokenizer: Any, messages: Sequence[Message], marks: Marks) -> tuple[str, str]:
     """Split a conversation that ends in an answer into prompt text and learnt text (answer and end mark)."""
     prompt = _render(tokenizer, messages[:-1], prompt=True)
     whole = _render(tokenizer, messages)
@@ -120,7 +136,7 @@ def _split(tokenizer: Any, messages: Sequence[Message], marks: Mapping[str, int]
             "Use a model with another template."
         )
     pieces = _pieces(whole[len(prompt) :], marks)
-    last = max((i for i, piece in enumerate(pieces) if piece in marks), default=None)
+    last = max((i for i, piece in enumerate(pieces) if piece in marks.ids), default=None)
     if last is None:
         raise ModelError("the chat template ends an answer without a control token: the model would never stop.")
     return prompt, "".join(pieces[: last + 1])
@@ -133,45 +149,51 @@ def _after(done: str, prompt: str) -> str:
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False, template: str | None = None) -> str:
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=prompt, chat_template=template
-    )
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=prompt, chat_template=template
+        )
+    except (TemplateError, TypeError) as error:
+        raise ModelError(f"the chat template cannot render this conversation ({error}).") from None
     return str(text)
 
 
-def _control(tokenizer: Any) -> dict[str, int]:
-    return {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+def _control(tokenizer: Any) -> Marks:
+    size, marks = _known.get(tokenizer, (0, None))
+    if marks is None or size != len(tokenizer):  # tokens were added since
+        ids = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        longest_first = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+        marks = Marks(ids, re.compile(f"({longest_first})") if ids else None)
+        _known[tokenizer] = len(tokenizer), marks
+    return marks
 
 
 # A control string inside a message becomes private-use characters for the time of rendering.
-def _shield(message: Message, marks: Mapping[str, int]) -> dict[str, str]:
+def _shield(message: Message, marks: Marks) -> dict[str, str]:
     content = message["content"]
-    for i, mark in enumerate(marks):
+    for i, mark in enumerate(marks.ids):
         if mark in content:
             content = content.replace(mark, chr(0xF0000 + i))
     return {**message, "content": content}
 
 
-def _unshield(text: str, marks: Mapping[str, int]) -> str:
+def _unshield(text: str, marks: Marks) -> str:
     if max(text, default="") < "\U000f0000":
         return text
-    names = list(marks)
+    names = list(marks.ids)
     return "".join(names[ord(c) - 0xF0000] if 0 <= ord(c) - 0xF0000 < len(names) else c for c in text)
 
 
-def _pieces(text: str, marks: Mapping[str, int]) -> list[str]:
-    if not marks:
-        return [text]
-    longest_first = sorted(marks, key=len, reverse=True)
-    return [piece for piece in re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text) if piece]
+def _pieces(text: str, marks: Marks) -> list[str]:
+    return [piece for piece in marks.cut.split(text) if piece] if marks.cut else [text]
 
 
-def _extend(
-    tokenizer: Any, ids: list[int], learnt: list[bool], text: str, marks: Mapping[str, int], *, learn: bool
-) -> None:
+def _extend(tokenizer: Any, ids: list[int], learnt: list[bool], text: str, marks: Marks, *, learn: bool) -> None:
     for piece in _pieces(text, marks):
-        if piece in marks:
-            new = [marks[piece]]
+        if piece in marks.ids:
+            new = [marks.ids[piece]]
         else:
             plain = _unshield(piece, marks)
             new = tokenizer(plain, add_special_tokens=False, split_special_tokens=True)["input_ids"]

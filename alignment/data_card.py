@@ -13,26 +13,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from alignment import recipe, rows
+from alignment import rows, schema
 from alignment.corpus import readers
 from alignment.corpus.documents import Document
 from alignment.errors import DataError, HubError, RecipeError
+from alignment.recipe import UNPINNED
 
 CARDS = Path("data_cards")
-UNPINNED = "unpinned"
 DOCUMENTS, ITEMS = "documents", "items"  # items: read by an evaluation task, never by a stage
 READERS = (DOCUMENTS, ITEMS, *rows.INSTRUCTIONS, *rows.PAIRS)
 
 RelativePath = Annotated[str, Field(min_length=1)]
 
 
-class Split(recipe.Words):
+class Split(schema.Words):
     """Some files of a data set, and what they are for. `rows` and `bytes` (of the files) stand only where known."""
 
     role: Literal["train", "held-out"]
@@ -51,10 +50,10 @@ class Split(recipe.Words):
         return names
 
 
-class Card(recipe.Words):
+class Card(schema.Words):
     """The front matter of a data card."""
 
-    name: recipe.Name
+    name: schema.Name
     origin: str
     hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
     revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")] | None = None
@@ -75,8 +74,7 @@ class Card(recipe.Words):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in READERS:
-            near = get_close_matches(value, READERS, n=1)
-            raise ValueError(f"no such reader.{f' Did you mean {near[0]!r}?' if near else ''} {', '.join(READERS)}")
+            raise ValueError(f"no such reader. {schema.nearest(value, READERS)} It stands there")
         return value
 
     @model_validator(mode="after")
@@ -146,11 +144,9 @@ def load(name: str, folder: Path = CARDS) -> Card:
     path = folder / f"{name}.md"
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.md") if file.stem != "README")
-        near = get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Cards: {', '.join(known) or 'none'}."
-        raise DataError(f"{path}: no such data card. {hint}")
+        raise DataError(f"{path}: no such data card. {schema.nearest(name, known)}")
     try:
-        raw = recipe.parse(front_matter(path.read_text(encoding="utf-8"), path), str(path))
+        raw = schema.parse(front_matter(path.read_text(encoding="utf-8"), path), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     except RecipeError as error:
@@ -159,10 +155,7 @@ def load(name: str, folder: Path = CARDS) -> Card:
         raise DataError(f"{path}: the front matter is a mapping that begins with `name:`.")
     if "reader" not in raw:
         raise DataError(f"{path}: reader: missing, so nothing can read the rows. Readers: {', '.join(READERS)}.")
-    try:
-        card = Card.model_validate(raw)
-    except ValidationError as error:
-        raise DataError("\n".join(_complaint(str(path), issue) for issue in error.errors())) from None
+    card = schema.validate(Card, raw, str(path), DataError)
     if card.name != name:
         raise DataError(f"{path}: name: is {card.name!r}; a card is called as its file.")
     return card
@@ -267,18 +260,3 @@ def _filled(value: Any, fill: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _filled(inner, fill) for key, inner in value.items()}
     return [_filled(inner, fill) for inner in value] if isinstance(value, list) else value
-
-
-def _complaint(where: str, issue: Any) -> str:
-    parts = [str(part) for part in issue["loc"]]
-    dotted = ".".join(parts) or "card"
-    if issue["type"] == "extra_forbidden":
-        schema: type[recipe.Words] = Split if parts[0] == "splits" else Card
-        near = get_close_matches(parts[-1], schema.model_fields, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(schema.model_fields)}."
-        return f"{where}: {dotted}: unknown field. {hint}"
-    if issue["type"] == "missing":
-        return f"{where}: {dotted}: missing. A card needs it."
-    message = issue["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(issue["input"], dict | list) else f", not {issue['input']!r}"
-    return f"{where}: {dotted}: {message[0].lower()}{message[1:]}{given}."

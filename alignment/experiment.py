@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment import data_card, hardware, recipe, run
-from alignment.errors import HardwareError, RecipeError, RunError
+from alignment import hardware, recipe, run, terminal
+from alignment.errors import HardwareError, HubError, PlumblineError, RecipeError, RunError
 
 Stage = Callable[[Any, run.Run, hardware.Hardware], Mapping[str, Any]]
 
@@ -75,60 +76,125 @@ def execute(
             f"profile {machine.name} starts {machine.processes} processes: give exactly one recipe of a training stage "
             f"({', '.join(recipe.TRAINING)}), and run the others with a profile of one process."
         )
+    for item in planned:
+        _pinned(item)
     return [_execute(stages[item.recipe.stage], item, machine, data_root, resume) for item in planned]
 
 
-def _execute(
-    stage: Stage, item: Planned, machine: hardware.Hardware, data_root: Path | None, resume: bool
-) -> run.Finished:
+def check(item: Planned) -> None:
+    """Refuse a recipe that does not fit its profiles, or names a card or a preset that there is not."""
+    for name in item.recipe.fits:
+        hardware.check_fit(item.recipe, name, item.file)
+    if item.recipe.cards():
+        from alignment import data_card
+
+        for name in sorted(item.recipe.cards()):
+            data_card.load(name)
+    if isinstance(item.recipe, recipe.Pretrain):
+        from alignment.models import presets
+
+        try:
+            presets.resolve(item.recipe.model, vocab=1, max_positions=item.recipe.sequence_length)
+        except RecipeError as error:
+            raise RecipeError(f"{item.file}: {error}") from None
+
+
+def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root: Path | None, resume: bool) -> run.Finished:
     inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
-    cards = {name: data_card.open_card(name, data_root, training=True) for name in sorted(item.recipe.cards())}
-    words = item.recipe.model_dump(mode="json")
-    start = words.get("start") or {}
-    known = {name: found.fingerprint for name, found in inputs.items()}
-    if start.get("hub"):
-        known["start"] = f"{start['hub']}@{start['revision']}"
-    if start.get("folder"):
-        known["start"] = folder_digest(Path(start["folder"]))
-        words["start"] = {"folder": Path(start["folder"]).name}  # the content counts, not where it lies
-    plan = run.manifest(
-        words=words, inputs=known, cards={name: card.digest for name, card in cards.items()}, hardware=asdict(machine)
+    cards = _cards(item.recipe, data_root)
+    words, start = _start(item.recipe.model_dump(mode="json"))
+    planned = run.manifest(
+        words=words,
+        inputs={name: found.fingerprint for name, found in inputs.items()} | start,
+        cards={name: card.digest for name, card in cards.items()} | _installed(item.recipe),
+        hardware=asdict(machine),
     )
-    done = _finished(item.path, plan)
-    title = f"[bold]{item.name}[/bold] ({item.recipe.stage})"
-    if done:
-        if machine.main:
-            run.console().print(f"{title}: finished before, skipped. {_line(done.numbers)}")
+    if done := _finished(item.path, planned):
+        _say(machine, f"{item.name} ({item.recipe.stage}): finished before, skipped. {_line(done.numbers)}")
         return done
-    if machine.main:
-        run.console().print(f"{title} on {machine.name}: {machine.dtype} ({machine.dtype_reason}) -> {item.path}")
-    live = run.begin(
-        item.path,
-        plan,
-        inputs=inputs,
-        cards=cards,
-        data_root=data_root,
-        main=machine.main,
-        resume=resume,
-        recipe_text=item.file.read_text(encoding="utf-8"),
-    )
+    reason = f"{machine.dtype} ({machine.dtype_reason})"
+    _say(machine, f"{item.name} ({item.recipe.stage}) on {machine.name}: {reason} -> {item.path}")
     began = time.monotonic()
-    sealed = run.finish(live, stage(item.recipe, live, machine))
-    if machine.main:
-        run.console().print(f"  done in {time.monotonic() - began:.0f} s. {_line(sealed.manifest.get('numbers', {}))}")
+    with _space(item.path):
+        live = run.begin(
+            item.path,
+            planned,
+            inputs=inputs,
+            cards=cards,
+            main=machine.main,
+            resume=resume,
+            recipe_text=item.file.read_text(encoding="utf-8"),
+        )
+        sealed = run.finish(live, stage(item.recipe, live, machine))
+    _say(machine, f"  done in {time.monotonic() - began:.0f} s. {_line(sealed.manifest.get('numbers', {}))}")
     return sealed
 
 
-def _finished(path: Path, plan: dict[str, Any]) -> run.Finished | None:
+def _say(machine: hardware.Hardware, text: str) -> None:
+    if machine.main:
+        terminal.console().print(text, markup=False, soft_wrap=True)
+
+
+def _pinned(item: Planned) -> None:
+    start = getattr(item.recipe, "start", None)
+    if start and start.revision == recipe.UNPINNED:
+        raise HubError(
+            f"{item.file}: start: {start.hub} has no pinned revision, so tomorrow's model may be another. "
+            f"Run `python -m alignment pin {item.file}` once."
+        )
+
+
+def _cards(words: recipe.Recipe, data_root: Path | None) -> dict[str, Any]:
+    if not words.cards():
+        return {}
+    from alignment import data_card
+
+    return {name: data_card.open_card(name, data_root, training=True) for name in sorted(words.cards())}
+
+
+def _installed(words: recipe.Recipe) -> dict[str, str]:
+    """What stands for the card of installed text: a digest of everything that is installed."""
+    if not isinstance(words, recipe.Corpus) or not any(source.installed for source in words.data):
+        return {}
+    from alignment.corpus import installed
+
+    return {"installed:": installed.digest()}
+
+
+def _start(words: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The recipe's words, and a start model that is no run. Its colon keeps its name from those of runs."""
+    start = words.get("start") or {}
+    if start.get("hub"):
+        return words, {"start:": f"{start['hub']}@{start['revision']}"}
+    if start.get("folder"):
+        digest = folder_digest(Path(start["folder"]))
+        return words | {"start": {"folder": digest}}, {"start:": digest}  # the content counts, not name or place
+    return words, {}
+
+
+@contextmanager
+def _space(path: Path) -> Iterator[None]:
+    """Say it where the disk is full."""
+    try:
+        yield
+    except PlumblineError:
+        raise
+    except Exception as error:
+        if not terminal.disk_is_full(error, path if path.exists() else Path()):
+            raise
+        raise RunError(f"{path}: the disk is full. Free some space, then run the same command with --resume.") from error
+
+
+def _finished(path: Path, planned: Mapping[str, Any]) -> run.Finished | None:
     """The finished run that lies there already, if it is the same one."""
     if not run.is_run(path):
         return None
     old = run.read_manifest(path)
     if not old.get("finished"):
         return None
-    if old["fingerprint"] != plan["fingerprint"]:
+    if old["fingerprint"] != planned["fingerprint"]:
         raise RunError(
-            f"{path}: finished with another recipe or other inputs ({run.first_difference(old, plan)}). "
+            f"{path}: finished with another recipe or other inputs ({run.first_difference(old, planned)}). "
             "Nothing is overwritten: choose another --runs, or remove that run yourself."
         )
     return run.read(path)

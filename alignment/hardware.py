@@ -10,27 +10,25 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
-
-from alignment import recipe
+from alignment import recipe, schema
 from alignment.errors import HardwareError
 
 PROFILES = Path("recipes/hardware")
 HUB_KERNEL = "kernels-community/flash-attn2"  # the kernel as a hub download, without compiling
 
 
-class Profile(recipe.Words):
+class Profile(schema.Words):
     """One machine, as its file says it."""
 
     device: Literal["cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attention: Literal["eager", "sdpa", "flash_attention_2", "kernels-community/flash-attn2"] = "sdpa"
-    micro_tokens: Annotated[int, Field(gt=0)]  # tokens per forward pass and process
+    micro_tokens: schema.Positive  # tokens per forward pass and process
     recompute: bool = False
-    processes: Annotated[int, Field(gt=0)] = 1
-    threads: Annotated[int, Field(gt=0)] | None = None  # per process; unset: cores / processes
+    processes: schema.Positive = 1
+    threads: schema.Positive | None = None  # per process; unset: cores / processes
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,8 @@ def read(name: str) -> Profile:
     if not path.exists():
         known = sorted(p.parent.name for p in PROFILES.glob("*/profile.yaml"))
         raise HardwareError(f"--on {name}: no {path}. Profiles: {', '.join(known) or 'none: run from the project root'}.")
-    try:
-        return Profile.model_validate(recipe.parse(path.read_text(encoding="utf-8"), str(path)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise HardwareError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    raw = schema.parse(path.read_text(encoding="utf-8"), str(path))
+    return schema.validate(Profile, raw, str(path), HardwareError)
 
 
 def prepare(name: str) -> Hardware:
@@ -83,6 +78,8 @@ def prepare(name: str) -> Hardware:
         # Two spinning OpenMP threads stall each other as soon as anything else runs.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
+        if profile.threads:  # said in so many words, it wins over what accelerate launch has set
+            os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     else:
@@ -145,8 +142,8 @@ def _dtype(profile: Profile) -> tuple[str, str]:
     if profile.device == "cuda":
         return "bfloat16", "GPU"
     flags = _cpu_flags()
-    native = sorted(flags & {"avx512_bf16", "amx_bf16"})
-    if native:
+    native = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    if native:  # the last is ARM's
         return "bfloat16", f"CPU with {', '.join(native)}"
     return "float32", "CPU without native bfloat16"
 

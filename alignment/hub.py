@@ -9,9 +9,9 @@ import os
 import re
 from pathlib import Path
 
-from alignment import data_card, recipe, run
-from alignment.data_card import UNPINNED
+from alignment import data_card, run, schema
 from alignment.errors import HubError
+from alignment.recipe import UNPINNED
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LINE = re.compile(rf"(?m)^([^#\n]*\brevision:[ \t]*){UNPINNED}\b")
@@ -25,7 +25,7 @@ def pin(path: Path) -> tuple[str, str]:
         raise HubError(f"{path}: cannot be read as UTF-8 text ({error}). Name a data card or a recipe.") from None
     card = path.suffix == ".md"
     head = data_card.front_matter(text, path) if card else text
-    hub, revision = _named(recipe.parse(head, str(path)), path, card)
+    hub, revision = _named(schema.parse(head, str(path)), path, card)
     if revision != UNPINNED:
         raise HubError(f"{path}: {hub} is pinned to {revision} already. Write `revision: {UNPINNED}` to pin it anew.")
     places = LINE.findall(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +21,7 @@ def chain(path: Path, *, verify: bool = False) -> list[run.Finished]:
         if place.name in found:
             return found[place.name]
         here = run.read(place, hash_limit=None if verify else 0)
-        for name, fingerprint in here.manifest["inputs"].items():
-            if name == "start":  # a hub revision or a folder: it ends the chain
-                continue
+        for name, fingerprint in here.parents.items():
             parent = visit(place.parent / name)
             if parent.fingerprint != fingerprint:
                 raise RunError(
@@ -39,11 +38,16 @@ def chain(path: Path, *, verify: bool = False) -> list[run.Finished]:
 def trace(path: Path, *, verify: bool = False) -> Iterator[str]:
     """Describe the chain, a line a run."""
     for here in chain(path, verify=verify):
-        inputs = ", ".join(f"{name} {value[:12]}" for name, value in here.manifest["inputs"].items()) or "nothing before"
-        cards = "".join(f", card {name} {digest[:12]}" for name, digest in here.manifest["cards"].items())
+        inputs = ", ".join(f"{name} {_short(value)}" for name, value in here.manifest["inputs"].items()) or "nothing before"
+        cards = "".join(f", card {name} {_short(digest)}" for name, digest in here.manifest["cards"].items())
         size = sum(output["bytes"] for output in here.manifest["outputs"].values())
         yield (
             f"{here.fingerprint[:12]}  {here.path.name:<12} {here.manifest['stage']:<12} "
             f"{size / 1e6:9.1f} MB  {here.manifest['seconds']:7.1f} s  from {inputs}{cards}"
         )
     yield "every output hashed and found as sealed" if verify else "sizes checked; --verify hashes every output"
+
+
+def _short(mark: str) -> str:
+    """Twelve digits of a hash; a hub name stays whole but for its commit."""
+    return re.sub(r"[0-9a-f]{40,}", lambda found: found[0][:12], mark)

@@ -1,33 +1,22 @@
 """Every word a recipe may contain: YAML in, a frozen, checked object out.
 
-A file is read strictly (no duplicate keys, `5e-6` is a number), `--set a.b=c` edits the same mapping, `stage:` picks
-the schema, and every complaint names file, dotted field and, for a typo, the nearest field. No torch here: `check`
-answers at once.
+`stage:` picks the schema; `schema.py` reads strictly and words the complaints. No torch here: `check` answers at once.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from alignment import schema
 from alignment.errors import RecipeError
+from alignment.schema import Name, Positive, Rate, Share, Words
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]  # a run beside this one, a card, a template
-
-
-class Words(BaseModel):
-    """A section of a recipe: unknown words are refused, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+UNPINNED = "unpinned"
 
 
 class Start(Words):
@@ -35,7 +24,7 @@ class Start(Words):
 
     run: Name | None = None
     hub: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str | None = None
+    revision: str | None = Field(default=None, pattern=rf"^([0-9a-f]{{40}}|{UNPINNED})$")
     folder: str | None = None
 
     @model_validator(mode="after")
@@ -50,7 +39,21 @@ class Start(Words):
 
 
 class Source(Words):
-    """One origin of rows or documents."""
+    """Rows of one run or one card."""
+
+    run: Name | None = None
+    card: Name | None = None
+    rows: Positive | None = None  # the first so many
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.run is None) == (self.card is None):
+            raise ValueError("give exactly one of run and card")
+        return self
+
+
+class RawText(Words):
+    """Documents of one run, one card, or the Python that is installed."""
 
     run: Name | None = None
     card: Name | None = None
@@ -61,7 +64,7 @@ class Source(Words):
     dedup: bool = True  # False: near-duplicates stay (templated text); exact ones always go
 
     @model_validator(mode="after")
-    def _one(self) -> Source:
+    def _one(self) -> RawText:
         if sum(value is not None for value in (self.run, self.card, self.installed)) != 1:
             raise ValueError("give exactly one of run, card and installed")
         return self
@@ -72,7 +75,7 @@ class Recipe(Words):
 
     stage: str
     seed: int = 0
-    fits: tuple[Name, ...] = ("cpu",)
+    fits: Annotated[tuple[Name, ...], Field(min_length=1)] = ("cpu",)
 
     def runs(self) -> set[str]:
         """Name the neighbouring runs that this recipe reads."""
@@ -108,7 +111,7 @@ class Optim(Words):
     batch_size: Positive
     epochs: Annotated[float, Field(gt=0)] = 1.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Share = 0.0  # share of all updates
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all updates
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Rate = 1.0
 
@@ -136,6 +139,13 @@ class Curriculum(Recipe):
     heldout_items: Positive
     shares: dict[Literal["math", "code", "choice", "talk", "refusal"], Share]
 
+    @field_validator("shares")
+    @classmethod
+    def _something(cls, shares: dict[str, float]) -> dict[str, float]:
+        if not any(shares.values()):
+            raise ValueError("at least one share must be above 0")
+        return shares
+
 
 class Near(Words):
     """MinHash near-duplicates: candidates by banding, verified by exact Jaccard."""
@@ -159,7 +169,7 @@ class Corpus(Recipe):
     """Raw documents -> deduplicated, filtered, decontaminated, remixed documents."""
 
     stage: Literal["corpus"]
-    data: Annotated[tuple[Source, ...], Field(min_length=1)]
+    data: Annotated[tuple[RawText, ...], Field(min_length=1)]
     near: Near = Near()
     filters: Filters = Filters()
     against: Name | None = None  # the run whose held-out sets must not be contained
@@ -350,66 +360,6 @@ TRAINING = ("pretrain", "sft", "dpo")
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `5e-6` is a number and a key may stand only once."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(_\d+)*)?\.?\d+[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise RecipeError(f"line {key_node.start_mark.line + 1}: {key!r} stands twice. Keep one.")
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def parse(text: str, where: str) -> Any:
-    """Read strict YAML; `where` names the source in a complaint."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except RecipeError as error:
-        raise RecipeError(f"{where}, {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", None) or "the text is not YAML"
-        raise RecipeError(f"{where}:{line} {problem}. Mend the YAML.") from None
-
-
-def edit(raw: dict[str, Any], edits: Iterable[str], where: str) -> dict[str, Any]:
-    """Apply `a.b=c` edits to a raw mapping and return the edited copy; the value is read as YAML."""
-    for change in edits:
-        field, equals, text = change.partition("=")
-        keys = field.split(".")
-        if not equals or not all(keys):
-            raise RecipeError(f"--set {change}: write --set field=value, or --set section.field=value.")
-        value = parse(text, f"--set {field}")
-        raw = _replaced(raw, keys, value, where, field)
-    return raw
-
-
-def _replaced(raw: Any, keys: list[str], value: Any, where: str, field: str) -> Any:
-    if isinstance(raw, list):
-        if not keys[0].isdigit() or int(keys[0]) >= len(raw):
-            raise RecipeError(f"{where}: --set {field}: {keys[0]!r} is not an item of a list of {len(raw)}.")
-        items = list(raw)
-        items[int(keys[0])] = _replaced(raw[int(keys[0])], keys[1:], value, where, field) if keys[1:] else value
-        return items
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{where}: --set {field}: the part before .{keys[0]} is a value, not a section.")
-    inner = _replaced(raw.get(keys[0], {}), keys[1:], value, where, field) if keys[1:] else value
-    return {**raw, keys[0]: inner}
-
-
 def load(path: Path, edits: Iterable[str] = ()) -> Recipe:
     """Read one recipe file with its edits. Raises RecipeError naming file, field and the nearest known field."""
     try:
@@ -418,54 +368,17 @@ def load(path: Path, edits: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe. Name a .yaml file or a folder of them.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    raw = parse(text, str(path))
+    raw = schema.parse(text, str(path))
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping that begins with `stage:`; this is {type(raw).__name__}.")
-    return validate(edit(raw, edits, str(path)), str(path))
+    return validate(schema.edit(raw, edits, str(path)), str(path))
 
 
 def validate(raw: Mapping[str, Any], where: str) -> Recipe:
     """Turn a raw mapping into the stage's recipe."""
     stage = raw.get("stage")
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         near = get_close_matches(str(stage), STAGES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise RecipeError(f"{where}: stage: {stage!r} is not a stage.{hint} Stages: {', '.join(STAGES)}.")
-    try:
-        return STAGES[stage].model_validate(dict(raw))
-    except ValidationError as error:
-        lines = [_complaint(where, STAGES[stage], issue) for issue in error.errors()]
-        raise RecipeError("\n".join(lines)) from None
-
-
-def _complaint(where: str, schema: type[Words], issue: Any) -> str:
-    parts = [str(part) for part in issue["loc"]]
-    dotted = ".".join(parts) or "recipe"
-    if issue["type"] == "extra_forbidden":
-        known = _fields(schema, parts[:-1])
-        near = get_close_matches(parts[-1], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known fields: {', '.join(known)}."
-        return f"{where}: {dotted}: unknown field.{hint}"
-    if issue["type"] == "missing":
-        return f"{where}: {dotted}: missing. This stage needs it."
-    message = issue["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(issue["input"], dict | list) else f", not {issue['input']!r}"
-    return f"{where}: {dotted}: {message[0].lower()}{message[1:]}{given}."
-
-
-def _fields(schema: Any, path: list[str]) -> list[str]:
-    """The field names at a dotted path of a schema; list positions are passed through."""
-    for part in path:
-        if part.isdigit():
-            continue
-        field = schema.model_fields.get(part)
-        schema = _section(field.annotation) if field else None
-        if schema is None:
-            return []
-    return list(schema.model_fields)
-
-
-def _section(annotation: Any) -> type[Words] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Words):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section(inner))), None)
+    return schema.validate(STAGES[stage], raw, where)

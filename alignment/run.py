@@ -10,37 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from alignment import terminal
 from alignment.errors import RunError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from alignment.terminal import Progress as Progress
+from alignment.terminal import console as console
 
 MANIFEST = "run.json"
 FORMAT = "plumbline-run-1"
 HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
 OUTSIDE = ("eval", "checkpoints", "log.txt", MANIFEST)
+OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl"}  # what a run holds before its stage has made anything
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
-
-
-@cache
-def console() -> Console:
-    """The one place where text for people goes."""
-    from rich.console import Console
-
-    return Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +45,11 @@ class Finished:
         return str(self.manifest["fingerprint"])
 
     @property
+    def parents(self) -> Mapping[str, str]:
+        """The runs it was made from, with their fingerprints. An input with a colon is none: it begins the chain."""
+        return {name: mark for name, mark in self.manifest["inputs"].items() if not name.endswith(":")}
+
+    @property
     def numbers(self) -> Mapping[str, Any]:
         """The stage's closing numbers."""
         return dict(self.manifest["numbers"])
@@ -68,7 +62,6 @@ class Run:
     path: Path
     inputs: Mapping[str, Finished]
     cards: Mapping[str, Any]  # name -> alignment.data_card.Opened
-    data_root: Path | None
     main: bool
     resumed: bool
     manifest: dict[str, Any]
@@ -98,50 +91,12 @@ class Run:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Progress]:
-        """Show step, rate, numbers and time left; a line every 15 seconds where there is no terminal."""
-        if not self.main:
-            yield Progress(what, total)
-        elif console().is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            text = TextColumn("{task.fields[numbers]}")
-            columns = ("  {task.description}", BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn())
-            with Bar(*columns, console=console(), transient=True) as bar:
-                task = bar.add_task(what, total=total, numbers="")
-                yield Progress(what, total, lambda done, text: bar.update(task, completed=done, numbers=text))
+        """Show how far a long step is."""
+        if self.main:
+            with terminal.progress(what, total) as bar:
+                yield bar
         else:
-            yield Progress(what, total, _every(15.0, lambda text: console().print(f"  {text}", markup=False)))
-
-
-class Progress:
-    """Counts steps and shows them: `advance(1, loss=2.5)`."""
-
-    def __init__(self, what: str, total: int, show: Any = None) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self._show, self._began = show, time.monotonic()
-
-    def advance(self, n: int = 1, **numbers: float) -> None:
-        """Count `n` more steps."""
-        self.done += n
-        if self._show is None:
-            return
-        seconds = max(1e-9, time.monotonic() - self._began)
-        rate = self.done / seconds
-        shown = "  ".join([f"{rate:.1f}/s", *(f"{name} {value:.4g}" for name, value in numbers.items())])
-        self._show(self.done, shown)
-
-
-def _every(seconds: float, show: Any) -> Any:
-    last = time.monotonic()
-
-    def line(done: int, text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            show(f"... {done} done, {text}")
-
-    return line
+            yield Progress(total)
 
 
 # -- fingerprints -----------------------------------------------------------------------------------------------------
@@ -204,34 +159,46 @@ def begin(
     *,
     inputs: Mapping[str, Finished],
     cards: Mapping[str, Any],
-    data_root: Path | None,
     main: bool,
     resume: bool,
     recipe_text: str,
 ) -> Run:
-    """Open a run directory for a stage. A directory that holds a run is continued only with `resume`."""
-    resumed = False
+    """Open a run directory for a stage.
+
+    An unfinished run is continued only with `resume` and the same fingerprint; one whose stage has made nothing yet
+    gives way to a corrected recipe.
+    """
+    resumed = resume
     if main:
-        if (path / MANIFEST).exists():
-            old = read_manifest(path)
-            if old.get("finished"):
-                raise RunError(f"{path}: holds a finished run. Choose another --runs, or remove it yourself.")
-            if not resume:
-                raise RunError(f"{path}: holds an unfinished run. Add --resume to continue it, or choose another --runs.")
-            if old["fingerprint"] != plan["fingerprint"]:
-                raise RunError(
-                    f"{path}: the unfinished run differs from this recipe ({first_difference(old, plan)}). "
-                    "Choose another --runs, or restore the recipe."
-                )
-            resumed = True
-        elif path.exists() and any(path.iterdir()):
-            raise RunError(f"{path}: holds files but no {MANIFEST}. Choose another --runs, or remove them yourself.")
+        resumed = _may_begin(path, plan, resume)
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "recipe.yaml", recipe_text)
         write_text(path / MANIFEST, json.dumps(plan, indent=1))
-    else:
-        resumed = resume
-    return Run(path, inputs, cards, data_root, main, resumed, plan)
+        write_text(path / "recipe.yaml", recipe_text)
+        if not resumed:
+            (path / "metrics.jsonl").unlink(missing_ok=True)  # of a recipe that was corrected
+    return Run(path, inputs, cards, main, resumed, plan)
+
+
+def _may_begin(path: Path, plan: Mapping[str, Any], resume: bool) -> bool:
+    """Whether the run that lies there is continued. Raises RunError where it may be neither continued nor replaced."""
+    holds = {file.name.removesuffix(".part") for file in path.iterdir()} if path.exists() else set()
+    if not (path / MANIFEST).exists():
+        if holds - {MANIFEST}:
+            raise RunError(f"{path}: holds files but no {MANIFEST}. Choose another --runs, or remove them yourself.")
+        return False
+    old = read_manifest(path)
+    if old.get("finished"):
+        raise RunError(f"{path}: holds a finished run. Choose another --runs, or remove it yourself.")
+    if old["fingerprint"] == plan["fingerprint"]:
+        if not resume:
+            raise RunError(f"{path}: holds an unfinished run. Add --resume to continue it, or choose another --runs.")
+        return True
+    if holds - OURS:
+        raise RunError(
+            f"{path}: the unfinished run differs from this recipe ({first_difference(old, plan)}). "
+            "Restore the recipe, choose another --runs, or remove that run yourself."
+        )
+    return False
 
 
 def finish(run: Run, numbers: Mapping[str, Any]) -> Finished:
@@ -239,9 +206,9 @@ def finish(run: Run, numbers: Mapping[str, Any]) -> Finished:
     if not run.main:
         return Finished(run.path, run.manifest)
     outputs = {name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in _files(run.path)}
-    missing = [name for name in outputs if name.endswith(".part")]
-    if missing:
-        raise RunError(f"{run.path}: {missing[0]} is half-written. The stage has a fault; run it again with --resume.")
+    half = [name for name in outputs if any(part.endswith(".part") for part in name.split("/"))]
+    if half:
+        raise RunError(f"{run.path}: {half[0]} is half-written. The stage has a fault; run it again with --resume.")
     sealed = {
         **run.manifest,
         "finished": True,
@@ -267,6 +234,8 @@ def read(path: Path, stage: str | None = None, *, hash_limit: int | None = HASH_
         raise RunError(f"{path}: {MANIFEST} was changed after it was sealed. Run the stage again elsewhere (--runs).")
     if stage is not None and found["stage"] != stage:
         raise RunError(f"{path}: a {found['stage']} run; a {stage} run is needed here.")
+    if foreign := [name for name, _ in _files(path) if name not in found["outputs"]]:
+        raise RunError(f"{path / foreign[0]}: was put there after the run was sealed. Move it away.")
     budget = float("inf") if hash_limit is None else hash_limit
     for name, seal in sorted(found["outputs"].items(), key=lambda item: item[1]["bytes"]):
         file = path / name
@@ -300,6 +269,9 @@ def write_text(path: Path, text: str) -> None:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
+    import platform
+    from importlib import metadata
+
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for library in LIBRARIES:
         try:
@@ -336,6 +308,8 @@ def _seal(found: Mapping[str, Any]) -> str:
 
 
 def _git() -> dict[str, Any]:
+    import subprocess
+
     def ask(*words: str) -> str | None:
         try:
             return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()

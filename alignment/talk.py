@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignment import chat, hardware, run
+from alignment import chat, hardware, terminal
 from alignment.errors import ModelError
 
 
@@ -11,7 +11,7 @@ def converse(model: str, *, temperature: float, max_new_tokens: int, profile: st
     machine = hardware.prepare(profile)
     from alignment.generate import engine
 
-    console = run.console()
+    console = terminal.console()
     speaker = engine.load(model, machine)
     chat.check_template(speaker.tokenizer, None, model)
     settings = engine.Settings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95 if temperature else 1.0)
@@ -26,7 +26,8 @@ def converse(model: str, *, temperature: float, max_new_tokens: int, profile: st
             console.print(f"{error} The conversation begins anew.", markup=False)
             messages = []
             continue
-        console.print(f"[bold]model[/bold] {answer.text.strip()}" + ("" if answer.finish == "stop" else " ..."))
+        console.print("[bold]model[/bold] ", end="")
+        console.print(answer.text.strip() + ("" if answer.finish == "stop" else " ..."), markup=False)
         messages.append({"role": "assistant", "content": answer.text.strip()})
 
 

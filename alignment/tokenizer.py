@@ -78,6 +78,7 @@ def train(recipe: words.Tokenizer, here: Run, hardware: Hardware) -> dict[str, f
         raise RecipeError(f"vocab_size: {recipe.vocab_size} is not a multiple of {MULTIPLE}, so training would be slow.")
     corpus = here.inputs[recipe.data].path
     sample = stratified(list(documents.read(corpus / "documents.jsonl")), recipe.sample_bytes, recipe.seed)
+    here.say(f"learning {recipe.vocab_size:,} tokens from {len(sample):,} documents")  # one call, which shows nothing
     began = time.monotonic()
     encoder = learn((document.text for document in sample), recipe.vocab_size, recipe.template)
     seconds = time.monotonic() - began

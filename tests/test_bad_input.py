@@ -9,34 +9,35 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignment import run
+from alignment import run, terminal, tokenizer
 
 ROOT = Path(__file__).parents[1]
 CORPUS = "stage: corpus\ndata: [{installed: stdlib, limit_bytes: 200000}]\nshares: {code: 1}\nbytes: 100000\n"
 SFT = "stage: sft\nmax_length: 64\noptim: {learning_rate: 1e-5, batch_size: 2}\n"
 
 
-def run_recipe(folder: Path, text: str, *words: str, name: str = "stage") -> tuple[subprocess.CompletedProcess[str], Path]:
+def run_recipe(folder: Path, text: str, *words: str, root: Path = ROOT) -> tuple[subprocess.CompletedProcess[str], Path]:
     recipes = folder / "recipes" / "bad"
     recipes.mkdir(parents=True, exist_ok=True)
-    (recipes / f"{name}.yaml").write_text(text, encoding="utf-8")
+    (recipes / "stage.yaml").write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "alignment", "run", str(recipes / f"{name}.yaml"), "--runs", str(folder / "runs"), *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9"},
+        [sys.executable, "-m", "alignment", "run", str(recipes / "stage.yaml"), "--runs", str(folder / "runs"), *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
-    return done, folder / "runs" / "bad" / name
+    return done, folder / "runs" / "bad" / "stage"
 
 
 def refused(done: subprocess.CompletedProcess[str], place: Path, *words: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    said = " ".join(done.stdout.split())
+    said = " ".join(done.stderr.split())
     assert said.count("error:") == 1
     for word in words:
         assert word in said, said
@@ -50,22 +51,67 @@ CASES = {
     "missing card": (CORPUS.replace("installed: stdlib", "card: nope"), ("nope", "card")),
     "missing data": (CORPUS.replace("installed: stdlib", "card: docs-cn"), ("docs-cn", "--data-root")),
     "held-out card": (SFT + "start: {folder: x}\ndata: [{card: humaneval}]\n", ("humaneval", "held")),
-    "everything filtered": (CORPUS + "filters: {min_characters: 99999999}\n", ("shorter than 99999999 characters", "filters:")),
+    "everything filtered": (CORPUS + "filters: {min_characters: 99999999}\n", ("shorter than 99999999", "filters:")),
     "no share": (CORPUS.replace("{code: 1}", "{code: 0}"), ("shares",)),
     "hub without revision": (SFT + "start: {hub: a/b}\ndata: [{run: x}]\n", ("start", "revision")),
-    "no model folder": (SFT + "start: {folder: nowhere}\ndata: [{installed: stdlib}]\n", ("nowhere", "no model here")),
+    "no revision that can be": (SFT + "start: {hub: a/b, revision: main}\ndata: [{run: x}]\n", ("start.revision", "'main'")),
+    "unpinned hub model": (
+        SFT + "start: {hub: a/b, revision: unpinned}\ndata: [{card: alpaca-en}]\n",
+        ("python -m alignment pin", "bad/stage.yaml` once"),
+    ),
+    "no model folder": (SFT + "start: {folder: nowhere}\ndata: [{run: made}]\n", ("nowhere", "no model here")),
+    "empty corpus": (CORPUS.replace("installed: stdlib, limit_bytes: 200000", "run: made"), ("made gave no document",)),
+    "missing file": (CORPUS.replace("installed: stdlib", "run: holed"), ("notes.txt: missing, though the run is sealed",)),
+    "another template": (
+        "stage: mixture\nmax_length: 64\nstart: {folder: FOLDER/model}\ntemplate: chatml\ndata: [{run: made}]\n",
+        ("the recipe says template 'chatml'", "renders other text"),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_refused(tmp_path: Path, name: str) -> None:
     text, words = CASES[name]
-    refused(*run_recipe(tmp_path, text), *words)
+    prepare(tmp_path)
+    refused(*run_recipe(tmp_path, text.replace("FOLDER", str(tmp_path))), *words)
 
 
-def test_an_unpinned_hub_model_names_the_pin_command(tmp_path: Path) -> None:
-    text = SFT + "start: {hub: a/b, revision: unpinned}\ndata: [{installed: stdlib}]\n"
-    refused(*run_recipe(tmp_path, text), "python -m alignment pin")
+def prepare(folder: Path) -> None:
+    """A sealed run with a corpus of nothing, one whose file was removed since, and a model folder without weights."""
+    for name in ("made", "holed"):
+        words = {"stage": "corpus", "seed": 0}
+        plan = run.manifest(words=words, inputs={}, cards={}, hardware={})
+        place = folder / "runs" / "bad" / name
+        here = run.begin(place, plan, inputs={}, cards={}, main=True, resume=False, recipe_text="")
+        for file in ("documents.jsonl", "instructions.jsonl", "notes.txt"):
+            (place / file).write_text("")
+        run.finish(here, {})
+    (folder / "runs" / "bad" / "holed" / "notes.txt").unlink()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.write(core, folder / "model", "deepseek-llm")
+
+
+def test_a_card_without_a_reader_is_refused(tmp_path: Path) -> None:
+    """In a project's root of its own: the command looks for cards where it stands."""
+    for name in ("recipes", "data_cards"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "recipes" / "hardware").symlink_to(ROOT / "recipes" / "hardware")
+    card = (ROOT / "data_cards" / "alpaca-en.md").read_text(encoding="utf-8")
+    (tmp_path / "data_cards" / "mute.md").write_text(card.replace("reader: alpaca\n", ""), encoding="utf-8")
+    text = CORPUS.replace("installed: stdlib", "card: mute")
+    refused(*run_recipe(tmp_path, text, root=tmp_path), "data_cards/mute.md: reader: missing", "alpaca")
+
+
+def test_an_error_goes_to_stderr_and_names_resume_only_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert terminal.guarded(interrupt, resumes=True) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert terminal.guarded(interrupt, resumes=False) == 130
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "interrupted.\n")
 
 
 def test_more_processes_than_started_are_refused(tmp_path: Path) -> None:
@@ -82,7 +128,7 @@ def test_a_folder_that_is_not_the_projects_root_is_said(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "project's root" in " ".join(done.stdout.split())
+    assert "project's root" in " ".join(done.stderr.split())
 
 
 @pytest.mark.slow
@@ -111,6 +157,6 @@ def test_a_full_disk_is_said_and_nothing_passes_for_finished(tmp_path: Path) -> 
     if done.returncode == 77 or "unshare failed" in done.stderr:
         pytest.skip("this machine does not let us mount a tmpfs")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "disk is full" in done.stdout
+    assert "disk is full" in done.stderr
     assert "Traceback" not in done.stderr
     assert '"finished": false' in (tmp_path / "left.json").read_text()

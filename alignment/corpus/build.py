@@ -19,12 +19,14 @@ from alignment.corpus.ledger import Ledger
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.run import Run
+from alignment.terminal import Progress
 
 
 def build(recipe: words.Corpus, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
     """Write documents.jsonl, heldout.jsonl and ledger.json; return the closing numbers."""
     book = Ledger()
-    raw, templated = _raw(recipe.data, here)
+    with here.progress("sources", len(recipe.data)) as bar:
+        raw, templated = _raw(recipe.data, here, bar)
     book.step("sources", raw, raw)
     unique = _deduplicated(raw, templated, recipe, book)
     good = _filtered(unique, recipe.filters, book)
@@ -39,7 +41,7 @@ def build(recipe: words.Corpus, here: Run, hardware: Hardware) -> dict[str, floa
     return _numbers(book, train, held_out)
 
 
-def _raw(sources: Sequence[words.Source], here: Run) -> tuple[list[Document], set[str]]:
+def _raw(sources: Sequence[words.RawText], here: Run, bar: Progress) -> tuple[list[Document], set[str]]:
     """Read all sources; name the dumps whose near-duplicates are meant to be there."""
     raw: list[Document] = []
     templated: set[str] = set()
@@ -52,11 +54,12 @@ def _raw(sources: Sequence[words.Source], here: Run) -> tuple[list[Document], se
         if not source.dedup:
             templated |= {document.dump for document in found}
         raw += found
+        bar.advance(documents=len(raw))
     order = {dump: place for place, dump in enumerate(dict.fromkeys(document.dump for document in raw))}
     return sorted(raw, key=lambda document: order[document.dump]), templated
 
 
-def _documents(source: words.Source, here: Run) -> Iterator[Document]:
+def _documents(source: words.RawText, here: Run) -> Iterator[Document]:
     if source.run:
         yield from documents.read(here.inputs[source.run].path / "documents.jsonl")
     elif source.card:
@@ -65,7 +68,7 @@ def _documents(source: words.Source, here: Run) -> Iterator[Document]:
         yield from installed.documents(source.installed)
 
 
-def _name(source: words.Source) -> str:
+def _name(source: words.RawText) -> str:
     return source.run or source.card or source.installed or "a source"
 
 
@@ -114,7 +117,7 @@ def _filtered(unique: list[Document], limits: words.Filters, book: Ledger) -> li
     good, dropped = filters.keep(unique, rules)
     if not good:
         took = ", ".join(f"{reason}: {len(lost)}" for reason, lost in dropped.items())
-        raise DataError(f"filters: all {len(unique)} documents were filtered out ({took}). Loosen that rule below `filters:`.")
+        raise DataError(f"filters: all {len(unique)} documents were filtered out ({took}). Loosen that rule of `filters:`.")
     book.step("filters", unique, good, dropped)
     return good
 

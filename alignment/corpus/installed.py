@@ -9,6 +9,8 @@ so that any limit takes a sample of all of them, the same one on the same machin
 from __future__ import annotations
 
 import ast
+import hashlib
+import platform
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -30,6 +32,12 @@ HEADED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def documents(name: Literal["stdlib", "packages"], limit_bytes: int | None = None) -> Iterator[Document]:
     """Yield the documents of one installed origin, up to a limit."""
     return readers.first(_stdlib() if name == "stdlib" else _packages(), limit_bytes)
+
+
+def digest() -> str:
+    """Name what is installed here (hex): Python's version and those of all packages."""
+    packages = sorted(f"{package.name}=={package.version}" for package in metadata.distributions())
+    return hashlib.sha256("\n".join([platform.python_version(), *packages]).encode()).hexdigest()
 
 
 def _stdlib() -> Iterator[Document]:

@@ -48,18 +48,19 @@ def plan(available: Mapping[str, int], shares: Mapping[str, float], *, budget: i
 
 def remix(documents: Sequence[Document], plan: Plan, seed: int) -> list[Document]:
     """Take each domain's bytes, pass after pass, in an order that only the seed and the ids decide."""
-    taken: list[tuple[int, Document]] = []
+    taken: list[tuple[str, Document]] = []
     for domain, wanted in plan.take.items():
         pool = [document for document in documents if document.domain == domain]
         left, turn = wanted, 0
         while left > 0:
-            for order, document in sorted((_order(document, seed, turn), document) for document in pool):
+            for document in sorted(pool, key=lambda document: _order(document, seed, f"take {turn}")):  # noqa: B023
                 if left <= 0:
                     break
-                taken.append((order, document))
+                taken.append((f"mix {turn}", document))
                 left -= document.bytes
             turn += 1
-    return [document for _, document in sorted(taken, key=lambda entry: entry[0])]
+    # A fresh hash: those of the documents taken are the lowest of their domain, and would set the domains apart.
+    return [document for _, document in sorted(taken, key=lambda entry: _order(entry[1], seed, entry[0]))]
 
 
 def split(documents: Sequence[Document], share: float, seed: int) -> tuple[list[Document], list[Document]]:
@@ -68,7 +69,7 @@ def split(documents: Sequence[Document], share: float, seed: int) -> tuple[list[
     A repeated document is held out once and never trained; of a domain with a single document nothing is held out.
     """
     domains: dict[str, dict[tuple[str, str], Document]] = {}
-    for document in sorted(documents, key=lambda document: _order(document, seed, -1)):
+    for document in sorted(documents, key=lambda document: _order(document, seed, "hold out")):
         domains.setdefault(document.domain, {})[document.dump, document.id] = document
     held_out: dict[tuple[str, str], Document] = {}
     for _, unique in sorted(domains.items()):
@@ -82,5 +83,5 @@ def split(documents: Sequence[Document], share: float, seed: int) -> tuple[list[
     return train, list(held_out.values())
 
 
-def _order(document: Document, seed: int, turn: int) -> int:
-    return xxh3_64_intdigest(f"{seed}/{turn}/{document.dump}/{document.id}".encode())
+def _order(document: Document, seed: int, use: str) -> int:
+    return xxh3_64_intdigest(f"{seed}/{use}/{document.dump}/{document.id}".encode())

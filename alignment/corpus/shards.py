@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from alignment.corpus import documents
 from alignment.corpus.documents import Document
 from alignment.errors import DataError, ModelError
 from alignment.hardware import Hardware
-from alignment.run import Progress, Run
+from alignment.run import Run, write_text
+from alignment.terminal import Progress
 
 FORMAT = "plumbline-shards-1"
 INDEX = np.dtype([("start", "<i8"), ("bytes", "<i8"), ("domain", "<i4")])
@@ -70,11 +71,11 @@ def write_split(folder: Path, found: Iterable[Document], encoder: Encoder, shard
 
     def close() -> None:
         name = f"{len(sizes):05d}"
-        np.concatenate(pending).tofile(folder / f"{name}.bin")
-        np.save(folder / f"{name}.idx.npy", np.array(index, INDEX))
-        for file in (f"{name}.bin", f"{name}.idx.npy"):
-            path = folder / file
-            files[file] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        rows = BytesIO()
+        np.save(rows, np.array(index, INDEX))
+        for file, content in ((f"{name}.bin", np.concatenate(pending).data), (f"{name}.idx.npy", rows.getbuffer())):
+            _save(folder / file, content)
+            files[file] = {"bytes": content.nbytes, "sha256": _digest(folder / file)}
         sizes.append({"tokens": length, "documents": len(index), "bytes": sum(row[1] for row in index)})
 
     for document, ids in _encoded(found, encoder):
@@ -102,9 +103,7 @@ def write_split(folder: Path, found: Iterable[Document], encoder: Encoder, shard
         "shards": sizes,
         "files": files,
     }
-    draft = folder / "shards.json.part"
-    draft.write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(draft, folder / "shards.json")
+    write_text(folder / "shards.json", json.dumps(about, indent=2, ensure_ascii=False))
     return about
 
 
@@ -123,6 +122,14 @@ def _counted(found: Iterable[Document], bar: Progress) -> Iterator[Document]:
     for document in found:
         yield document
         bar.advance()
+
+
+def _save(path: Path, content: memoryview) -> None:
+    """Write it all, or raise: numpy's own `tofile` may fall short on a full disk."""
+    with path.open("wb") as file:
+        file.write(content)
+    if (size := path.stat().st_size) != content.nbytes:
+        raise OSError(f"{path}: {size} of {content.nbytes} bytes written")
 
 
 def _digest(path: Path) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from alignment.hardware import Hardware
 
 __all__ = ["Completion", "Engine", "Prompt", "Score", "Settings", "load"]
 
+NARROW, WIDE = 64, 256  # rows that live at a time; as many as WIDE while their cache stays small
+CACHE_BYTES = 1 << 30
+
 
 @dataclass
 class _Row:
@@ -46,9 +50,9 @@ class _Row:
 
 
 class Engine:
-    """A model and its tokenizer, ready to sample and to score. `batch_size` bounds the rows that live at a time."""
+    """A model and its tokenizer, ready to sample and to score. `batch_size`: rows at a time; unset: what is quick."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, batch_size: int = 64, name: str = "model") -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, batch_size: int | None = None, name: str = "model") -> None:
         self.model, self.tokenizer, self.batch_size, self.name = model, tokenizer, batch_size, name
         self.body, self.head = model.base_model, model.get_output_embeddings()
         self.device = self.head.weight.device
@@ -73,43 +77,41 @@ class Engine:
         return str(text)
 
     def generate(
-        self, prompts: Sequence[Prompt], settings: Settings, progress: Callable[[int], Any] | None = None
+        self, prompts: Sequence[Prompt], settings: Settings, done: Callable[[int, list[Completion]], Any] | None = None
     ) -> list[list[Completion]]:
-        """Answer every prompt `settings.samples` times; `progress(1)` is called when a prompt has all its answers."""
+        """Answer every prompt `settings.samples` times; `done(i, answers)` is called when prompt i has them all."""
         rows = self._rows(prompts, settings)
-        done: dict[tuple[int, int], Completion] = {}
-        left = Counter(row.prompt for row in rows)
+        answers: list[dict[int, Completion]] = [{} for _ in prompts]
         with _inference(self.model):
             for row, completion in self._decode(rows, settings):
-                done[row.prompt, row.sample] = completion
-                left[row.prompt] -= 1
-                if progress is not None and not left[row.prompt]:
-                    progress(1)
-        return [[done[i, n] for n in range(settings.samples)] for i in range(len(prompts))]
+                answers[row.prompt][row.sample] = completion
+                if done is not None and len(answers[row.prompt]) == settings.samples:
+                    done(row.prompt, _in_order(answers[row.prompt]))
+        return [_in_order(found) for found in answers]
 
     def score(
         self,
         prompts: Sequence[Prompt],
         continuations: Sequence[Sequence[Prompt]],
-        progress: Callable[[int], Any] | None = None,
+        done: Callable[[int, list[Score]], Any] | None = None,
     ) -> list[list[Score]]:
         """Log-probability of each continuation after its prompt. Text after text is tokenised as one text."""
         wanted: dict[tuple[int, ...], list[scoring.Ask]] = {}
-        scores: list[list[Score]] = [[Score(0.0, 0, 0)] * len(options) for options in continuations]
         for i, (prompt, options) in enumerate(zip(prompts, continuations, strict=True)):
             for j, option in enumerate(options):
                 before, after = self._join(prompt, option, i)
                 wanted.setdefault(tuple((before + after)[:-1]), []).append(scoring.Ask(i, j, len(before) - 1, after))
-        left = Counter(ask.item for asks in wanted.values() for ask in asks)
+        scores: list[dict[int, Score]] = [{} for _ in prompts]
         with _inference(self.model):
-            for ask, logprob in scoring.weigh(self.body, self.head, wanted, self.batch_size):
+            for ask, logprob in scoring.weigh(self.body, self.head, wanted, self.batch_size or NARROW):
+                if isnan(logprob):
+                    raise ModelError(f"{self.name}: item {ask.item} scores NaN. The weights are broken: train again.")
                 option = continuations[ask.item][ask.option]
                 text = option if isinstance(option, str) else self.decode(option)
                 scores[ask.item][ask.option] = Score(logprob, len(ask.after), len(text.encode()))
-                left[ask.item] -= 1
-                if progress is not None and not left[ask.item]:
-                    progress(1)
-        return scores
+                if done is not None and len(scores[ask.item]) == len(continuations[ask.item]):
+                    done(ask.item, _in_order(scores[ask.item]))
+        return [_in_order(found) for found in scores]
 
     def _rows(self, prompts: Sequence[Prompt], settings: Settings) -> list[_Row]:
         rows = []
@@ -133,8 +135,8 @@ class Engine:
         if not rows:
             return
         waiting, live = deque(rows), list[_Row]()
-        size = min(self.batch_size, len(rows))
         capacity = len(rows[0].ids) + settings.max_new_tokens
+        size = min(self.batch_size or self._quick(capacity), len(rows))
         slots = Slots(self.model.config.num_hidden_layers, size, capacity, self.device)
         while waiting or live:
             # refill when a quarter is free: a prefill of one row costs nearly as much as one of many
@@ -162,6 +164,12 @@ class Engine:
             if any(ended):
                 yield from ((row, end) for row, end in zip(live, ended, strict=True) if end is not None)
                 live = [live[i] for i in slots.keep([end is None for end in ended])]
+
+    def _quick(self, capacity: int) -> int:
+        """How many rows to decode at a time: many where a row's keys and values are few."""
+        config = self.model.config
+        row_bytes = 2 * config.num_hidden_layers * config.hidden_size * self.head.weight.element_size() * capacity
+        return max(NARROW, min(WIDE, CACHE_BYTES // row_bytes))
 
     def _admit(self, waiting: deque[_Row], free: int) -> list[_Row]:
         """Take as many rows as there are free slots and as one pass may hold tokens."""
@@ -194,6 +202,8 @@ class Engine:
             uniform_B = sampling.uniforms([row.key for row in rows], [len(row.new) for row in rows])
         tokens_B = sampling.choose(logits_BV, settings.temperature, settings.top_p, uniform_B)
         chosen_B = logits_BV.gather(-1, tokens_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
+        if chosen_B.isnan().any():
+            raise ModelError(f"{self.name}: its logits are NaN. The weights are broken: train again, or use float32.")
         for row, token, logprob in zip(rows, tokens_B.tolist(), chosen_B.tolist(), strict=True):
             row.new.append(token)
             row.logprobs.append(logprob)
@@ -271,7 +281,11 @@ class _inference:
         self.model.train(self.training)
 
 
-def load(argument: str | Path, hardware: Hardware, batch_size: int = 64) -> Engine:
+def _in_order(found: dict[int, Any]) -> list[Any]:
+    return [found[i] for i in range(len(found))]
+
+
+def load(argument: str | Path, hardware: Hardware, batch_size: int | None = None) -> Engine:
     """Open a run directory, a model folder or ORG/NAME@REVISION as an engine."""
     model, tokenizer = open_model(argument, hardware)
     return Engine(model, tokenizer, batch_size, str(argument))

@@ -38,14 +38,15 @@ def choose(logits_BV: torch.Tensor, temperature: float, top_p: float, uniform_B:
     """
     if uniform_B is None:
         return logits_BV.argmax(-1)
-    at_B1 = torch.from_numpy(uniform_B).to(logits_BV.device)[:, None]
-    probs_BV = torch.softmax(logits_BV.double() / temperature, -1)
+    probs_BV = torch.softmax(logits_BV / temperature, -1)
     order_BV = None
     if top_p < 1.0:
         probs_BV, order_BV = torch.sort(probs_BV, dim=-1, descending=True, stable=True)
-        probs_BV = probs_BV.masked_fill(probs_BV.cumsum(-1) - probs_BV >= top_p, 0.0)
-    mass_BV = probs_BV.cumsum(-1)
-    picked_B1 = torch.searchsorted(mass_BV, at_B1 * mass_BV[:, -1:], right=True)
-    # the number may round up to the whole mass: never past the last token that has any
-    picked_B1 = torch.minimum(picked_B1, (mass_BV < mass_BV[:, -1:]).sum(-1, keepdim=True))
+        probs_BV = probs_BV.masked_fill(probs_BV.cumsum(-1, dtype=torch.float64) - probs_BV >= top_p, 0.0)
+    mass_BV = probs_BV.cumsum(-1, dtype=torch.float64)
+    whole_B1 = mass_BV[:, -1:]
+    at_B1 = torch.from_numpy(uniform_B).to(logits_BV.device)[:, None] * whole_B1
+    # the product may round up to the whole mass: never past the last token that has any
+    at_B1 = torch.minimum(at_B1, torch.nextafter(whole_B1, torch.zeros_like(whole_B1)))
+    picked_B1 = torch.searchsorted(mass_BV, at_B1, right=True)
     return (picked_B1 if order_BV is None else order_BV.gather(-1, picked_B1))[:, 0]

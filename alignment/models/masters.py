@@ -7,7 +7,6 @@ part in 256 of its weight would be rounded away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,8 +19,13 @@ class MasterAdamW(torch.optim.AdamW):
     Its parameter groups hold the masters. `restore()` gives the model its full-precision weights back.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, *, weight_decay: float, **words: Any) -> None:
-        """Take over a float32 model. Matrices decay, norms and other vectors do not."""
+    norm = float("nan")  # of the gradient, before clipping, at the latest step
+
+    def __init__(
+        self, model: nn.Module, dtype: torch.dtype, *, clip: float, weight_decay: float, **words: Any
+    ) -> None:
+        """Take over a float32 model. Matrices decay, norms and other vectors do not; `clip` bounds the gradient norm."""
+        self.clip = clip
         trained = [p for p in model.parameters() if p.requires_grad]
         masters = [p.detach().float().clone() for p in trained]
         self._pairs = list(zip(trained, masters, strict=True))
@@ -45,16 +49,18 @@ class MasterAdamW(torch.optim.AdamW):
                 master.grad = grad if master.grad is None else master.grad.add_(grad)
                 parameter.grad = None
 
-    def masters(self) -> Iterable[torch.Tensor]:
-        """The float32 weights, whose `.grad` can be clipped after `collect()`."""
-        return (master for _, master in self._pairs)
+    def masters(self) -> list[torch.Tensor]:
+        """The float32 weights, in the order of the model's trained parameters."""
+        return [master for _, master in self._pairs]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update the masters from what was collected and what is pending, and round them into the model."""
+        """Update the masters from what was collected and what is pending, round them into the model, and forget."""
         self.collect()
+        self.norm = float(nn.utils.clip_grad_norm_(self.masters(), self.clip))
         result = super().step(closure)
         self.spread()
+        self.zero_grad()
         return result
 
     @torch.no_grad()
@@ -71,7 +77,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state with the masters themselves."""
-        return {**super().state_dict(), "masters": [master for _, master in self._pairs]}
+        return {**super().state_dict(), "masters": self.masters()}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -67,8 +67,9 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
     order = trainer.order(lengths, recipe.optim, recipe.seed)
     model = build.load(folder, hardware)
     pad = model.config.pad_token_id
+    optimizer = trainer.masters(model, recipe, hardware)
     args = DPOConfig(
-        **trainer.arguments(recipe, here, hardware, sequences=2),
+        **trainer.arguments(recipe, here, hardware, sequences=2, autocast=optimizer is None),
         max_length=None,  # pairs that are too long were dropped: TRL would cut their end marks off
         loss_type=["sigmoid"],
         beta=recipe.beta,
@@ -81,6 +82,7 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
         train_dataset=_dataset([pairs[i] for i in order], here.path / "checkpoints" / "pairs", args),
         eval_dataset=_dataset(unseen, here.path / "checkpoints" / "heldout", args) if unseen else None,
         processing_class=tokenizer,
+        optimizers=(optimizer, None),
         peft_config=trainer.lora(recipe.adapter),
     )
     began = time.monotonic()

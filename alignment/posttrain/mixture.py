@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from alignment.hardware import Hardware
 from alignment.models import build as models
 from alignment.posttrain import start, supervision
 from alignment.recipe import Mixture, Source
-from alignment.run import Run
+from alignment.run import Run, write_text
 
 Row = dict[str, Any]
 
@@ -34,7 +34,8 @@ def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | i
     found: list[Row] = []
     for source in recipe.data:
         found += read(source, here, dropped)
-    rows, too_bad = tokenise(found, tokenizer, recipe.max_length)
+    with here.progress("rows", len(found)) as bar:
+        rows, too_bad = tokenise(found, tokenizer, recipe.max_length, bar.advance)
     dropped += too_bad
     train, validation = split(rows, recipe.validation, recipe.seed)
     counts = supervision.check(train, tokenizer, str(here.path))
@@ -49,7 +50,7 @@ def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | i
         "languages": dict(Counter(row["language"] for row in rows)),
         "tokenizer": supervision.signature(tokenizer),
     }
-    (here.path / "ledger.json").write_text(json.dumps(ledger, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(here.path / "ledger.json", json.dumps(ledger, indent=1, ensure_ascii=False))
     here.say(f"{len(train):,} rows, {len(validation)} for validation; dropped: {said(dropped)}")
     return {**counts, "validation": len(validation), "dropped": dropped.total()}
 
@@ -61,20 +62,21 @@ def read(source: Source, here: Run, dropped: Counter[str]) -> list[Row]:
         if not path.exists():
             raise DataError(f"{path}: no such file. Name a run that writes instructions, or a card.")
         return list(islice(load(path), source.rows))
-    if not source.card:
-        raise DataError("data: instruction rows come from a run or a card. Name one.")
-    card = here.cards[source.card]
+    card = here.cards[str(source.card)]
     rows = list(islice(card.rows(), source.rows))
     dropped.update(card.dropped)
     return rows
 
 
-def tokenise(rows: Iterable[Row], tokenizer: Any, max_length: int) -> tuple[list[Row], Counter[str]]:
+def tokenise(
+    rows: Iterable[Row], tokenizer: Any, max_length: int, advance: Callable[[], object] = lambda: None
+) -> tuple[list[Row], Counter[str]]:
     """Encode conversations; return the rows that can be learnt and how many each reason took."""
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
     seen: set[bytes] = set()
     for row in rows:
+        advance()
         messages = row["messages"]
         encoded = chat.encode(tokenizer, messages, answer=True)
         known = hashlib.blake2b(json.dumps(encoded.input_ids).encode(), digest_size=16).digest()

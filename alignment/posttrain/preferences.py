@@ -18,10 +18,11 @@ from alignment.generate import engine
 from alignment.hardware import Hardware
 from alignment.posttrain import mixture, start
 from alignment.recipe import Preferences
-from alignment.run import Run
+from alignment.run import Run, write_text
 from alignment.verify import judge, problem
 
 Row = dict[str, Any]
+ENOUGH = 200  # held-out pairs: an accuracy of 0.75 is then known to 6 points
 
 
 def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
@@ -30,6 +31,8 @@ def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, flo
     if not path.exists():
         raise DataError(f"{path}: no such file. Name a run that writes problems.")
     rows = list(mixture.load(path))
+    if not any(row["split"] == "heldout" for row in rows):
+        raise DataError(f"{path}: no held-out problems, so DPO could not be measured. Keep some (`split: heldout`).")
     samples = sample(recipe, here, hardware, rows)
     mixture.save(here.path / "samples.jsonl", samples)
     by_problem: dict[str, list[Row]] = {}
@@ -48,6 +51,11 @@ def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, flo
             f"{here.path}: no problem got both a right and a wrong answer ({mixture.said(outcomes)}). "
             "All wrong: train the start model more. All right: raise temperature or samples, or ask harder problems."
         )
+    held = len({pair["prompt"] for pair in pairs["heldout"]})
+    if not held:
+        raise DataError(f"{here.path}: no held-out problem got a pair ({mixture.said(outcomes)}). Keep more of them.")
+    if held < ENOUGH:
+        here.say(f"only {held} held-out problems have a pair: with fewer than {ENOUGH} an accuracy says little")
     mixture.save(here.path / "pairs.jsonl", pairs["train"])
     mixture.save(here.path / "heldout_pairs.jsonl", pairs["heldout"])
     longer = sum(len(one["chosen"]) > len(one["rejected"]) for one in pairs["train"]) / len(pairs["train"])
@@ -60,7 +68,7 @@ def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, flo
         "chosen_longer_share": longer,  # a length bias that DPO would learn
     }
     ledger = {**numbers, "outcomes": dict(sorted(outcomes.items()))}
-    (here.path / "ledger.json").write_text(json.dumps(ledger, indent=1), encoding="utf-8")
+    write_text(here.path / "ledger.json", json.dumps(ledger, indent=1))
     here.say(f"outcomes by kind: {mixture.said(ledger['outcomes'])}")
     return numbers
 
@@ -81,19 +89,20 @@ def sample(recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Ro
         seed=recipe.seed,
     )
     with here.progress("problems", len(prompts)) as bar:
-        drawn = model.generate(prompts, settings, bar.advance)
-    said = [(one, answer) for one, answers in zip(asked, drawn, strict=True) for answer in answers]
-    verdicts = judge.verify_many([(one, answer.text) for one, answer in said])
+        drawn = model.generate(prompts, settings, lambda *_: bar.advance())
+    # stripped first: what is judged is what is trained
+    said = [(one, answer, answer.text.strip()) for one, answers in zip(asked, drawn, strict=True) for answer in answers]
+    verdicts = judge.verify_many([(one, text) for one, _, text in said])
     return [
         {
             "problem": one.id,
-            "answer": answer.text.strip(),
+            "answer": text,
             "correct": verdict.correct,
             "read": verdict.read,
             "why": verdict.why,
             "cut": answer.finish == "length",
         }
-        for (one, answer), verdict in zip(said, verdicts, strict=True)
+        for (one, answer, text), verdict in zip(said, verdicts, strict=True)
     ]
 
 

@@ -39,10 +39,11 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     order = trainer.order(lengths, recipe.optim, recipe.seed)
     model = build.load(folder, hardware)
     pad = model.config.pad_token_id
+    optimizer = trainer.masters(model, recipe, hardware)
     learner = SFTTrainer(
         model,
         args=SFTConfig(
-            **trainer.arguments(recipe, here, hardware, sequences=1),
+            **trainer.arguments(recipe, here, hardware, sequences=1, autocast=optimizer is None),
             max_length=None,  # rows that are too long were dropped: TRL would cut their end marks off
             packing=False,
             shuffle_dataset=False,
@@ -50,6 +51,7 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
         ),
         train_dataset=_dataset(rows).select(order),
         processing_class=tokenizer,
+        optimizers=(optimizer, None),
         peft_config=trainer.lora(recipe.adapter),
     )
     trainer.score_learnt_only(learner)

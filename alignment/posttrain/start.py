@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignment import data_card
-from alignment.errors import HubError, ModelError
+from alignment.errors import ModelError
 from alignment.recipe import Start
 from alignment.run import Run
 
@@ -23,8 +23,6 @@ def locate(start: Start, here: Run, *, weights: bool = True) -> Path:
         raise ModelError(f"{found.path}: a {found.manifest['stage']} run holds no {folders[-1].name}/. Name another run.")
     if start.folder:
         return Path(start.folder)
-    if start.revision == data_card.UNPINNED:
-        raise HubError(f"start: {start.hub} has no pinned revision. Run `python -m alignment pin` on the recipe once.")
     from huggingface_hub import snapshot_download
 
     patterns = WANTED if weights else WANTED[1:]

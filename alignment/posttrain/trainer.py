@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
 from peft import LoraConfig, PeftModel
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -32,10 +32,12 @@ from alignment import hardware as machine
 from alignment.errors import DataError, ModelError
 from alignment.hardware import Hardware
 from alignment.models import build
+from alignment.models.masters import MasterAdamW
 from alignment.recipe import DPO, SFT, Adapter, Optim
 from alignment.run import Progress, Run
 
 CHECKPOINT_EVERY = 200  # updates
+BETAS = (0.9, 0.999)  # the paper gives AdamW's values for pre-training only; these are the library's
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -47,7 +49,33 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: int) -> dict[str, Any]:
+def masters(model: PreTrainedModel, recipe: SFT | DPO, hardware: Hardware) -> MasterAdamW | None:
+    """Cast a fully trained model to bfloat16 on a CPU, with an optimizer that holds float32 masters.
+
+    Elsewhere None: the trainer's own AdamW under autocast. Call it before the trainer is made, so that DPO's reference
+    is scored by the very model that is trained.
+    """
+    if (hardware.device, hardware.dtype, hardware.processes) != ("cpu", "bfloat16", 1) or recipe.adapter is not None:
+        return None
+    optim = recipe.optim
+    return MasterAdamW(
+        model, torch.bfloat16, lr=optim.learning_rate, weight_decay=optim.weight_decay, betas=BETAS, clip=optim.clip
+    )
+
+
+class Collect(TrainerCallback):  # type: ignore[misc]
+    """Between the forward passes of an update, move the gradient to the float32 masters."""
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:  # noqa: ARG002
+        bare(optimizer).collect()
+
+
+def bare(optimizer: Any) -> Any:
+    """The optimizer itself: accelerate wraps it."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: int, autocast: bool) -> dict[str, Any]:
     """Say what SFT and DPO have in common in TRL's words; `sequences` counts those that one item of a batch is.
 
     Every default that is relied upon is named: TRL's differ from transformers', and both change.
@@ -64,13 +92,13 @@ def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: in
         "lr_scheduler_type": SCHEDULES[recipe.optim.schedule],
         "warmup_steps": recipe.optim.warmup,  # a fraction: transformers 5 reads [0, 1) as a share of all updates
         "optim": "adamw_torch",
-        "adam_beta1": 0.9,  # the paper gives AdamW's values for pre-training only; these are the library's
-        "adam_beta2": 0.999,
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
         "adam_epsilon": 1e-8,
         "weight_decay": recipe.optim.weight_decay,
-        "max_grad_norm": recipe.optim.clip,
+        "max_grad_norm": recipe.optim.clip if autocast else 0.0,  # the masters are clipped by their optimizer
         "average_tokens_across_devices": True,
-        "bf16": hardware.dtype == "bfloat16",
+        "bf16": autocast and hardware.dtype == "bfloat16",
         "use_cpu": hardware.device == "cpu",
         "ddp_backend": "gloo" if hardware.device == "cpu" and hardware.processes > 1 else None,
         "activation_checkpointing": hardware.recompute,
@@ -153,9 +181,12 @@ def score_learnt_only(trainer: Trainer) -> None:
 class Report(TrainerCallback):  # type: ignore[misc]
     """Forward what TRL logs to the run's metrics and its bar; stop at a loss that is no number."""
 
-    def __init__(self, here: Run, tokens: Sequence[int], names: Mapping[str, str], bar: Progress) -> None:
+    def __init__(
+        self, here: Run, tokens: Sequence[int], names: Mapping[str, str], bar: Progress, masters: MasterAdamW | None
+    ) -> None:
         self.here, self.names, self.bar = here, {"loss": "loss", "learning_rate": "learning_rate", **names}, bar
         self.tokens = tokens  # read after each update, from the first
+        self.masters = masters
         self.rows: list[dict[str, float]] = []
         self.before = time.monotonic()
 
@@ -167,7 +198,8 @@ class Report(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:
             return  # TRL's closing summary
         step = state.global_step
-        row = {ours: float(logs[theirs]) for theirs, ours in (self.names | {"grad_norm": "grad_norm"}).items()}
+        row = {ours: float(logs[theirs]) for theirs, ours in self.names.items()}
+        row["grad_norm"] = float(logs["grad_norm"]) if self.masters is None else self.masters.norm
         if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
             raise ModelError(
                 f"update {step}: loss {row['loss']}, gradient norm {row['grad_norm']}. Nothing was saved from it. "
@@ -197,7 +229,10 @@ def reporting(trainer: Trainer, here: Run, what: str, sizes: Sequence[int], name
     batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
     trainer.remove_callback(PrinterCallback)
     with here.progress(what, len(sizes) // batch) as bar:
-        report = Report(here, list(accumulate(sizes))[batch - 1 :: batch], names, bar)
+        halved = trainer.optimizer if isinstance(trainer.optimizer, MasterAdamW) else None
+        if halved is not None:
+            trainer.add_callback(Collect())
+        report = Report(here, list(accumulate(sizes))[batch - 1 :: batch], names, bar, halved)
         trainer.add_callback(report)
         yield report
 
@@ -221,6 +256,8 @@ def newest(checkpoints: Path) -> Path | None:
 def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: Run) -> None:
     """Write `model/` whole, an adapter merged into its base; delete the checkpoints. `pad`: config's own pad id."""
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if isinstance(optimizer := bare(trainer.optimizer), MasterAdamW):
+        optimizer.restore()
     if here.main:
         model = trainer.accelerator.unwrap_model(trainer.model)
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model

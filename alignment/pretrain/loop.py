@@ -68,6 +68,7 @@ def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Acceler
             lr=optim.learning_rate,
             betas=optim.betas,
             weight_decay=optim.weight_decay,
+            clip=optim.clip,
         )
         model = accelerator.prepare(bare)
     else:

@@ -7,25 +7,30 @@ The papers do not print their extraction rules; these follow the published relat
 from __future__ import annotations
 
 import re
-import unicodedata
 from decimal import Decimal, InvalidOperation
 
 # A sign belongs to a number only where nothing stands before it that it could subtract from.
 NUMBER = r"(?:(?<![\w)])[-\u2212]\$?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _NUMBER = re.compile(NUMBER)
 _HASHES = re.compile(rf"####[ \t*$]*({NUMBER})")
+_SUM = rf"(?:{NUMBER}(?: *[-+*/×÷x\u2212] *\$?{NUMBER})+ *= *\$?)?"  # "the answer is 5 + 7 = 12" says 12
 _SAID = re.compile(
-    rf"(?:\b(?:the|final) answer is|\banswer:|答案(?:是|为|:))[\s:*$\\(]*(?:boxed)?[{{\s$]*({NUMBER})", re.IGNORECASE
+    rf"(?:\b(?:the|final) answer is|\banswer:|答案(?:是|为|:))[\s:*$\\(]*(?:boxed)?[{{\s$]*{_SUM}({NUMBER})", re.IGNORECASE
 )
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
-_LETTER = r"[\s*(\[{$]*(?:\\boxed\{)?([A-Z])(?![A-Za-z0-9])"
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+
+_LETTER = r"[\s*(\[{$\"'“‘「]*(?:\\boxed\{)?([A-Z])(?![A-Za-z0-9])(?! *(?:项)?(?:是|为)?(?:错|不|排除))"
+_NOT = "".join(rf"(?<!{word})" for word in ("不", "不应", "不能", "不可", "不会", "不要", "不应该", "别"))
 _CHOICES = (
-    re.compile(rf"(?i:answer)(?i:\s+is)?\s*[:*]*{_LETTER}"),
-    re.compile(rf"答案\**(?:应该|应)?(?:是|为|选)?\s*[:*]*{_LETTER}"),
-    re.compile(rf"(?:故选|应选|选择|选项|选)\s*[:*]*{_LETTER}"),
+    re.compile(rf"(?i:answer(?:\s+is)?|\b(?:option|choice)\s+is)\s*[:*]*{_LETTER}"),
+    re.compile(rf"(?:答案\**(?:应该|应)?(?:是|为|选)?|选项(?:应该|应)?(?:是|为))\s*[:*]*{_LETTER}"),
+    re.compile(rf"{_NOT}(?:选择?(?:选项)?|[是为]选项)\s*[:*]*{_LETTER}"),
+    re.compile(rf"选项{_LETTER}(?= *是?(?:正确|对))"),
     re.compile(r"\\boxed\{\s*(?:\\text\{)?([A-Z])\}"),
 )
-_BARE = re.compile(r"[\s*(\[]*([A-Z])(?:[)\].、:*]|\s*(?:\n|$))")
+_BARE = re.compile(r"[\s*(\[\"'“‘「]*([A-Z])(?:[)\].、。:;*\"'”’」]|,(?!\s*[A-Z]\b)|\s*(?:\n|$))")
 
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:[ \t]*\n)*(?: {2,}|\t)\S")  # an answer that begins inside the function
@@ -48,8 +53,8 @@ _OPENING = 160  # a refusal says so at once; later it is a caveat inside an answ
 
 
 def plain(text: str) -> str:
-    """Full-width digits, letters and punctuation as ASCII (NFKC)."""
-    return unicodedata.normalize("NFKC", text)
+    """Full-width digits, letters and punctuation as ASCII. Nothing else changes: 12 m² must not become 12 m2."""
+    return text.translate(_FULL_WIDTH)
 
 
 def canonical(number: str) -> str:
@@ -74,10 +79,13 @@ def last_number(text: str) -> str | None:
 
 
 def gsm8k(text: str) -> str | None:
-    """The number after the first `####`, else after the last "The answer is" (strict extraction)."""
+    """The number after the first `####`, else in the last box, else after the last "The answer is" (strict extraction)."""
     text = plain(text)
     if found := _HASHES.search(text):
         return canonical(found[1])
+    boxed = _BOXED.findall(text)
+    if boxed and (inside := last_number(boxed[-1].replace("{,}", ","))):
+        return inside
     said = _SAID.findall(text)
     return canonical(said[-1]) if said else None
 
@@ -137,14 +145,14 @@ def declines(text: str) -> bool:
     return any(pattern.search(opening) for pattern in _DECLINES)
 
 
-def repetition(text: str, n: int = 4) -> float:
+def repetition(text: str, n: int = 4) -> float | None:
     """Share of n-grams that were already there: 0 for a text that never repeats, near 1 for one that loops.
 
-    Units are words, and single characters where words are not spaced (Chinese). Under 2n units nothing is said: 0.
+    Units are words, and single characters where words are not spaced (Chinese). Under 2n units nothing is said: None.
     """
     units = re.findall(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+", text)
     if len(units) < 2 * n:
-        return 0.0
+        return None
     grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
     return 1 - len(set(grams)) / len(grams)
 

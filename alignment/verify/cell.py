@@ -10,6 +10,7 @@ written to search this process's own frames for the nonce, and reading world-rea
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import marshal
 import os
@@ -24,10 +25,11 @@ NAMESPACES = {"net": 0x40000000, "ipc": 0x08000000, "mount": 0x00020000, "pid": 
 NEW_USER = 0x10000000
 READ_ONLY, NO_SUID, NO_DEV, RECURSIVE, PRIVATE = 1, 2, 4, 0x4000, 0x40000
 MOUNT_SETATTR, SECCOMP_FILTER, NO_NEW_PRIVS, DEATH_SIGNAL, SECCOMP = 442, 2, 38, 1, 22
-# x86-64 numbers. Denied: new processes, other programs, sockets, signals, tracing, mounts, namespaces, other memory.
+# x86-64 numbers. Denied: new processes, other programs, sockets, signals, tracing, mounts, namespaces, other memory,
+# and leaving the group or the parent by which we end a program (setsid, setpgid, prctl).
 DENIED = (
     57, 58, 59, 322, 41, 62, 200, 234, 129, 297, 424, 434, 438, 101, 310, 311, 161, 165, 166, 272, 308,
-    250, 298, 321, 323, 425, 428, 429, 430, 432, 442,
+    250, 298, 321, 323, 425, 428, 429, 430, 432, 442, 109, 112, 157,
 )  # fmt: skip
 CLONE, CLONE3, CLONE_THREAD = 56, 435, 0x10000
 
@@ -63,22 +65,31 @@ def outcome(request: dict[str, Any]) -> tuple[str, str]:
     module = types.ModuleType("answer")
     sys.modules["answer"] = module
     sys.argv = ["answer.py"]
-    space = module.__dict__
+    space, clean = module.__dict__, dict(vars(builtins))
     try:
         exec(compile(request["program"], "answer.py", "exec", dont_inherit=True), space)
         if request["entry_point"] not in space:
             return "error", f"NameError: {request['entry_point']} is not defined"
     except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt are the program's too
         return "error", describe(error)
+    judging = own_names(space, clean, request["entry_point"])
     try:
-        exec(compile(request["tests"], "tests.py", "exec", dont_inherit=True), space)
+        exec(compile(request["tests"], "tests.py", "exec", dont_inherit=True), judging)
         if request["calls_check"]:
-            space["check"](space[request["entry_point"]])
+            judging["check"](judging[request["entry_point"]])
     except AssertionError as error:
         return "failed", describe(error)
     except BaseException as error:  # noqa: BLE001
         return "error", describe(error)
     return "passed", ""
+
+
+def own_names(space: dict[str, Any], clean: dict[str, Any], entry_point: str) -> dict[str, Any]:
+    """Give the tests the program's names but the language's own builtins: `abs = ...` must not judge itself."""
+    vars(builtins).clear()
+    vars(builtins).update(clean)
+    kept = {name: value for name, value in space.items() if name not in clean or name == entry_point}
+    return kept | {"__builtins__": clean}
 
 
 def describe(error: BaseException) -> str:

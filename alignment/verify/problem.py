@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from alignment.errors import DataError
 
+_TESTS = re.compile(r"^(?:assert\b|def check\()", re.MULTILINE)
 Kind = Literal["number", "choice", "code", "refusal"]
 
 
@@ -29,8 +31,8 @@ class Problem:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise DataError(f"problem {self.id}: kind {self.kind!r}. Known: {', '.join(get_args(Kind))}.")
-        if self.kind == "code" and not self.tests.strip():
-            raise DataError(f"problem {self.id}: code without tests. Nothing could fail it.")
+        if self.kind == "code" and not _TESTS.search(self.tests):
+            raise DataError(f"problem {self.id}: code without tests (neither `assert` nor `def check(`): nothing could fail it.")
         if self.kind == "code" and not self.entry_point.isidentifier():
             raise DataError(f"problem {self.id}: entry_point {self.entry_point!r} is no function name.")
         if self.kind == "refusal" and self.target not in ("decline", "answer"):

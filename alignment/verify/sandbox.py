@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -119,7 +120,10 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, wall_seconds: fl
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the whole group; in a PID namespace that ends everything the program ever started."""
+    """End the whole group, and the first process of its PID namespace: with that, all that the program ever started."""
+    for child in _children(process.pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(child, signal.SIGKILL)
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -128,6 +132,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
+
+
+def _children(pid: int) -> list[int]:
+    """What the cell forked, even if it has left the group. Before the cell is waited for, no number can be reused."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # no such list on this system
+        return []
 
 
 def _verdict(report: bytes, nonce: str, cut: str | None, code: int) -> Verdict:

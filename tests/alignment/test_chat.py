@@ -96,6 +96,8 @@ def test_another_template_than_the_recipe_names_is_refused() -> None:
     [
         ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "control token"),
         ("{{ messages | length }}{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}", "prefix"),
+        ("{{ raise_exception('turns must alternate') }}", "turns must alternate"),
+        ("{% for %}", "cannot render"),
         (None, "no chat template"),
     ],
 )
@@ -104,3 +106,19 @@ def test_a_template_that_cannot_be_learnt_is_refused(template: str | None, compl
     tokenizer.chat_template = template
     with pytest.raises(ModelError, match=complaint):
         chat.check_template(tokenizer, None, "sft.yaml")
+
+
+def test_another_generation_prompt_is_another_template() -> None:
+    tokenizer = byte_tokenizer("chatml")
+    tokenizer.chat_template = chat.TEMPLATES["chatml"].replace("assistant\\n' }}{% endif %}", "assistant' }}{% endif %}")
+    with pytest.raises(ModelError, match="renders other text"):
+        chat.check_template(tokenizer, "chatml", "sft.yaml")
+
+
+def test_a_control_token_that_is_added_later_is_known() -> None:
+    tokenizer = byte_tokenizer("chatml")
+    asked = [{"role": "user", "content": "<|tool|>"}]
+    before = chat.encode(tokenizer, asked, answer=False).input_ids
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    assert chat.encode(tokenizer, asked, answer=False).input_ids == before, "user text stays text"
+    assert "<|tool|>" in chat._control(tokenizer).ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from alignment import hardware
 from alignment.errors import HardwareError
 
 ROOT = Path(__file__).parents[2]
+THREADS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "ACCELERATE_USE_CPU")
 
 
 @pytest.fixture(autouse=True)
 def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for name in ("WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.environ", {n: v for n, v in os.environ.items() if n not in ("WORLD_SIZE", "RANK", *THREADS)})
 
 
 @given(
@@ -56,9 +57,40 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         hardware.prepare("cpuu")
 
 
-def test_the_dtype_comes_with_its_reason() -> None:
+@pytest.mark.parametrize(
+    ("flags", "dtype", "reason"),
+    [
+        ({"avx2", "amx_bf16"}, "bfloat16", "CPU with amx_bf16"),
+        ({"asimd", "bf16"}, "bfloat16", "CPU with bf16"),
+        ({"avx2"}, "float32", "CPU without native bfloat16"),
+    ],
+)
+def test_the_dtype_comes_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], dtype: str, reason: str
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     machine = hardware.prepare("cpu")
-    assert (machine.dtype == "bfloat16") == ("CPU with" in machine.dtype_reason)
+    assert (machine.dtype, machine.dtype_reason) == (dtype, reason)
+
+
+@pytest.mark.parametrize(("said", "threads"), [("threads: 3\n", 3), ("", 1)])
+def test_threads_of_the_profile_win_over_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+) -> None:
+    monkeypatch.setattr(hardware, "PROFILES", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "profile.yaml").write_text(f"device: cpu\nmicro_tokens: 64\n{said}")
+    os.environ["OMP_NUM_THREADS"] = "1"  # as accelerate launch does
+    assert hardware.prepare("mine").threads == threads
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_a_profile_is_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "PROFILES", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "profile.yaml").write_text("device: cpu\nmicro_tokens: true\nmicro_token: 3\n")
+    with pytest.raises(HardwareError, match=r"(?s)micro_tokens: .*valid integer.*micro_token: .*mean 'micro_tokens'"):
+        hardware.read("mine")
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", hardware.HUB_KERNEL])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("name", ["recipes/smollm2-135m/sft.yaml", "data_cards/gsm8k.md"])
 def test_pinning_changes_the_revision_and_nothing_else(name: str, tmp_path: Path) -> None:
     path = tmp_path / Path(name).name
-    before = (ROOT / name).read_text(encoding="utf-8").replace(fake_hub.COMMIT, "unpinned")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    before = re.sub(r"revision: '?[0-9a-f]{40}'?", "revision: unpinned", text)  # someone may have pinned it
     path.write_text(before, encoding="utf-8")
     assert hub.pin(path)[1] == fake_hub.COMMIT
     after = path.read_text(encoding="utf-8")
@@ -39,7 +41,8 @@ def test_pinning_changes_the_revision_and_nothing_else(name: str, tmp_path: Path
 
 @pytest.mark.usefixtures("address")
 def test_a_pinned_card_loads(tmp_path: Path) -> None:
-    (tmp_path / "gsm8k.md").write_bytes((ROOT / "data_cards" / "gsm8k.md").read_bytes())
+    text = (ROOT / "data_cards" / "gsm8k.md").read_text(encoding="utf-8")
+    (tmp_path / "gsm8k.md").write_text(re.sub(r"revision: '?[0-9a-f]{40}'?", "revision: unpinned", text), encoding="utf-8")
     hub.pin(tmp_path / "gsm8k.md")
     assert data_card.load("gsm8k", tmp_path).revision == fake_hub.COMMIT
 

@@ -41,10 +41,20 @@ def test_five_e_minus_six_is_a_number(file: Path) -> None:
         ("stage=dpoo", "stage", "'dpo'"),
         ("optim.batch_size=many", "optim.batch_size", "'many'"),
         ("optim.batch_size=0", "optim.batch_size", "greater than 0"),
-        ("start={run: sft, hub: a/b, revision: x}", "start", "exactly one"),
+        ("start={run: sft, hub: a/b, revision: unpinned}", "start", "exactly one"),
+        ("start={hub: a/b, revision: main}", "start.revision", "'main'"),
         ("start={hub: a/b}", "start", "revision"),
         ("data=[]", "data", "at least 1"),
         ("max_length=null", "max_length", "None"),
+        ("max_length=yes", "max_length", "True"),
+        ("max_length='256'", "max_length", "'256'"),
+        ("beta=yes", "beta", "True"),
+        ("beta=.inf", "beta", "finite"),
+        ("beta=.nan", "beta", "finite"),
+        ("optim.warmup=1", "optim.warmup", "less than 1"),
+        ("stage=[dpo]", "stage", "not a stage"),
+        ("fits=[]", "fits", "at least 1"),
+        ("data.0.limit_bytes=3", "data.0.limit_bytes", "unknown field"),  # a word for raw text
     ],
 )
 def test_a_complaint_names_file_field_and_way_out(file: Path, edit: str, field: str, hint: str) -> None:
@@ -67,7 +77,18 @@ def test_a_key_may_stand_only_once(file: Path) -> None:
         recipe.load(file)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "stage: [", "a: b: c", "\tstage: dpo"])
+CURRICULUM = "stage: curriculum\ndocuments: 1\ninstructions: 1\nproblems: 1\nheldout_problems: 1\nheldout_items: 1\n"
+
+
+def test_shares_of_nothing_are_refused(file: Path) -> None:
+    file.write_text(CURRICULUM + "shares: {math: 0, code: 0}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="shares: at least one share must be above 0"):
+        recipe.load(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "stage: [", "a: b: c", "\tstage: dpo", "[1]: 2", "{a: 1}: 2", "seed: 2024-13-45", "- " * 5000]
+)
 def test_what_is_no_recipe_is_refused(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"dpo\.yaml"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from alignment import run
+from alignment import run, terminal
 from alignment.errors import RunError
 
 WORDS = {"stage": "corpus", "seed": 0, "bytes": 10, "fits": ["cpu"]}
@@ -25,7 +27,6 @@ def begin(path: Path, *, resume: bool = False, **changes: Any) -> run.Run:
         plan(**changes),
         inputs={},
         cards={},
-        data_root=None,
         main=True,
         resume=resume,
         recipe_text="stage: corpus\n",
@@ -62,6 +63,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "file missing": (lambda p: (p / "documents.jsonl").unlink(), "missing"),
     "file longer": (lambda p: (p / "documents.jsonl").write_text("more than before, a lot"), "bytes"),
     "same size, other bytes": (lambda p: (p / "documents.jsonl").write_text('{"text": "b"}\n'), "content was changed"),
+    "file added": (lambda p: (p / "more.jsonl").write_text("{}"), "put there after the run was sealed"),
     "manifest edited": (lambda p: _edit_manifest(p, numbers={"documents": 2}), "changed after it was sealed"),
     "manifest foreign": (lambda p: (p / run.MANIFEST).write_text('{"finished": true}'), "not written by this toolkit"),
     "manifest cut": (lambda p: (p / run.MANIFEST).write_text('{"format": "plumb'), "not a manifest"),
@@ -93,9 +95,25 @@ def test_an_unfinished_run_needs_resume_and_the_same_recipe(tmp_path: Path) -> N
     begin(tmp_path / "corpus")
     with pytest.raises(RunError, match="--resume"):
         begin(tmp_path / "corpus")
-    with pytest.raises(RunError, match="bytes: was 10, now 20"):
+    (tmp_path / "corpus" / "documents.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"bytes: was 10, now 20.*remove that run yourself"):
         begin(tmp_path / "corpus", resume=True, bytes=20)
     assert begin(tmp_path / "corpus", resume=True).resumed
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_has_made_nothing_gives_way_to_a_corrected_recipe(tmp_path: Path, resume: bool) -> None:
+    begin(tmp_path / "corpus").log(step=1, loss=1.0)
+    here = begin(tmp_path / "corpus", resume=resume, bytes=20)
+    assert not here.resumed
+    assert not (here.path / "metrics.jsonl").exists()
+    assert run.read_manifest(here.path)["recipe"]["bytes"] == 20
+
+
+def test_a_run_that_was_killed_before_its_manifest_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "run.json.part").write_text("half")
+    run.finish(begin(tmp_path / "corpus"), {})
 
 
 def test_a_finished_run_is_never_overwritten(sealed: Path) -> None:
@@ -110,9 +128,11 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
         begin(tmp_path / "corpus")
 
 
-def test_a_half_written_file_cannot_be_sealed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["documents.jsonl.part", "model.part/weights"])
+def test_a_half_written_file_cannot_be_sealed(tmp_path: Path, name: str) -> None:
     here = begin(tmp_path / "corpus")
-    (here.path / "documents.jsonl.part").write_text("half")
+    (here.path / name).parent.mkdir(exist_ok=True)
+    (here.path / name).write_text("half")
     with pytest.raises(RunError, match="half-written"):
         run.finish(here, {})
     with pytest.raises(RunError, match="unfinished"):
@@ -136,3 +156,13 @@ def test_rewind_forgets_later_and_half_written_metrics(tmp_path: Path) -> None:
     here.rewind(2)
     rows = (here.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [1, 2]
+
+
+def test_progress_without_a_terminal_says_done_total_rate_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=200))
+    with begin(tmp_path / "corpus").progress("rows", 4000) as bar:
+        bar.advance(1000, loss=2.5)
+    assert re.search(r"rows: 1,000/4,000, \S+/s  loss 2\.5, .*\d s left", capsys.readouterr().out)

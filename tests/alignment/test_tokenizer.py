@@ -14,6 +14,7 @@ from alignment.corpus import documents
 from alignment.corpus.documents import Document
 from alignment.errors import DataError, ModelError, RecipeError
 from alignment.recipe import Tokenizer as Recipe
+from alignment.run import Run
 
 TEXT = "The river runs past 12 stone houses; 我想在apple工作1314天。 def area(width): return width * 2\n"
 ENCODER = tokenizer.learn([TEXT * 5], 320, "deepseek-llm")
@@ -103,7 +104,8 @@ def here(tmp_path):
     found = [Document(str(i), TEXT * 3, "prose", "en", "here") for i in range(5)]
     documents.write(tmp_path / "corpus/documents.jsonl", found)
     documents.write(tmp_path / "corpus/heldout.jsonl", found[:1])
-    return SimpleNamespace(path=tmp_path / "tokenizer", inputs={"corpus": SimpleNamespace(path=tmp_path / "corpus")})
+    (tmp_path / "tokenizer").mkdir()
+    return Run(tmp_path / "tokenizer", {"corpus": SimpleNamespace(path=tmp_path / "corpus")}, {}, True, False, {})
 
 
 def test_the_stage_writes_a_loadable_tokenizer_and_says_how_well_it_compresses(here):
@@ -118,7 +120,7 @@ def test_the_stage_writes_a_loadable_tokenizer_and_says_how_well_it_compresses(h
 def test_a_vocabulary_that_cannot_be_is_refused(here, size, error):
     with pytest.raises(error, match="vocab_size"):
         tokenizer.train(Recipe(stage="tokenizer", data="corpus", vocab_size=size, sample_bytes=10_000), here, None)
-    assert not here.path.exists()
+    assert not (here.path / "tokenizer").exists()
 
 
 def test_the_alphabet_is_whole_without_any_text():

@@ -37,7 +37,7 @@ class Chain:
             cards={},
             hardware={"device": "cpu"},
         )
-        settings = {"inputs": found, "cards": {}, "data_root": None, "main": True, "resume": False, "recipe_text": ""}
+        settings = {"inputs": found, "cards": {}, "main": True, "resume": False, "recipe_text": ""}
         return run.begin(self.base / name, plan, **settings)
 
     def add(self, stage, name, inputs=(), numbers=None):

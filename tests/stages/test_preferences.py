@@ -51,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(root: Path, out: Path) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     inputs = {name: Finished(root / name, {"stage": name}) for name in ("start", "data")}
-    return Run(out, inputs, {}, None, True, False, {})
+    return Run(out, inputs, {}, True, False, {})
 
 
 def words() -> Any:

@@ -56,7 +56,7 @@ def data(tmp_path_factory) -> Path:
 
 def begin(path: Path, data: Path, *, resumed: bool = False, main: bool = True) -> run.Run:
     path.mkdir(exist_ok=True)
-    return run.Run(path, {"shards": run.Finished(data, {"numbers": {}})}, {}, None, main, resumed, {})
+    return run.Run(path, {"shards": run.Finished(data, {"numbers": {}})}, {}, main, resumed, {})
 
 
 def rows(path: Path) -> list[dict]:

@@ -70,7 +70,7 @@ def test_every_stage_survives_a_kill_and_the_chain_stands(tmp_path: Path) -> Non
         if not run.read_manifest(place)["finished"]:  # a stage of a few milliseconds may have been quicker
             refused = call(name, tmp_path)
             assert refused.returncode == 2, refused.stdout
-            assert "--resume" in refused.stdout
+            assert "--resume" in refused.stderr
             assert "Traceback" not in refused.stderr
         resumed = call(name, tmp_path, "--resume")
         assert resumed.returncode == 0, f"{name}:\n{resumed.stdout}\n{resumed.stderr}"
@@ -91,5 +91,5 @@ def test_every_stage_survives_a_kill_and_the_chain_stands(tmp_path: Path) -> Non
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     damaged = call("dpo", tmp_path)
     assert damaged.returncode == 2
-    assert "content was changed" in damaged.stdout
+    assert "content was changed" in damaged.stderr
     assert "Traceback" not in damaged.stderr

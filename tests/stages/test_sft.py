@@ -63,7 +63,7 @@ def opened(root: Path, out: Path, *, resumed: bool = False) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     stages = {"start": "pretrain", "data": "curriculum", "mix": "mixture"}
     inputs = {name: Finished(root / name, {"stage": stage}) for name, stage in stages.items()}
-    return Run(out, inputs, {}, None, True, resumed, {})
+    return Run(out, inputs, {}, True, resumed, {})
 
 
 def words(**changes: Any) -> Any:

@@ -73,7 +73,8 @@ def answer(exercise: Exercise) -> str:
         case "code":
             return f"```python\n{exercise.question}{exercise.reasoning}```"
         case "choice":
-            return {"en": "Answer: ", "zh": "答案："}[exercise.language] + exercise.target
+            right = exercise.choices[LETTERS.index(exercise.target)]  # named before its letter: one step, then a look-up
+            return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[exercise.language] + exercise.target
         case _:
             return exercise.reasoning
 
@@ -84,7 +85,7 @@ def passage(exercise: Exercise) -> str:
         case "code":
             return (exercise.question + exercise.reasoning).rstrip()
         case "choice":
-            return f"{prompt(exercise)}\n{answer(exercise)}"
+            return prompt(exercise) + {"en": "\nAnswer: ", "zh": "\n答案："}[exercise.language] + exercise.target
         case _:
             return f"Question: {exercise.question}\nAnswer: {answer(exercise)}"
 

@@ -7,6 +7,7 @@ from alignment.corpus import build, documents
 from alignment.corpus.documents import Document
 from alignment.errors import DataError
 from alignment.recipe import Corpus
+from alignment.run import Run
 
 WORDS = ["river", "stone", "house", "garden", "window", "market", "teacher", "letter", "morning", "summer", "apple"]
 
@@ -39,12 +40,9 @@ def here(tmp_path):
     web = [Document(f"w{i}", page(i), "web", "en", f"dump{i % 2}") for i in range(30)]
     web += [Document("copy", page(4), "web", "en", "dump1"), Document("near", page(5) + " end", "web", "en", "dump1")]
     web += [Document("short", "tiny", "web", "en", "dump0")]
-    return SimpleNamespace(
-        path=tmp_path / "corpus",
-        inputs={"made": SimpleNamespace(path=tmp_path / "made")},
-        cards={"web": SimpleNamespace(documents=lambda: iter(web))},
-        say=print,
-    )
+    inputs = {"made": SimpleNamespace(path=tmp_path / "made")}
+    cards = {"web": SimpleNamespace(documents=lambda: iter(web))}
+    return Run(tmp_path / "corpus", inputs, cards, True, False, {})
 
 
 def test_every_step_takes_what_it_should_and_the_ledger_says_so(here):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,12 @@ def test_a_changed_shard_is_refused(tmp_path, encoder):
 def test_a_split_without_documents_is_an_error(tmp_path, encoder):
     with pytest.raises(DataError, match="no documents"):
         shards.write_split(tmp_path / "train", [], encoder, 50)
+
+
+def test_a_write_that_falls_short_is_an_error(tmp_path):
+    class Short(type(tmp_path)):
+        def stat(self, **_):
+            return SimpleNamespace(st_size=3)
+
+    with pytest.raises(OSError, match=r"3 of 8 bytes written"):
+        shards._save(Short(tmp_path / "00000.bin"), np.zeros(4, np.uint16).data)

@@ -112,7 +112,7 @@ def test_the_stage_writes_rows_validation_and_a_ledger_that_adds_up(tmp_path: Pa
     words = recipe.validate(
         {"stage": "mixture", "start": {"run": "tok"}, "data": [{"run": "data"}], "max_length": 64, "validation": 0.1}, "t"
     )
-    here = Run(tmp_path / "out", inputs, {}, None, True, False, {})
+    here = Run(tmp_path / "out", inputs, {}, True, False, {})
     numbers = mixture.build(words, here, None)  # type: ignore[arg-type]
     ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert numbers["rows"] == len(list(mixture.load(tmp_path / "out" / "rows.jsonl"))) == 45
