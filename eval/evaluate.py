@@ -1,7 +1,7 @@
 """The stage `evaluate`: each model of the recipe on the same items, then the report.
 
-A model's own results lie in its run (RUN/eval), outside the seal; a model that was evaluated before in the same way is
-not loaded again. Preference pairs are scored for chat models only, and measured against the reference's scores.
+A model's own results lie in its run (RUN/eval), outside the seal; what it has answered before is not asked again, but
+marked again. Preference pairs are scored for chat models only, and measured against the reference's scores.
 """
 
 from __future__ import annotations
@@ -14,33 +14,38 @@ from typing import Any
 from alignment.errors import RecipeError
 from alignment.hardware import Hardware
 from alignment.recipe import Evaluate
-from alignment.run import Finished, Run, is_run, read, sha256, write_text
+from alignment.recipe import Judged as Model
+from alignment.run import Run, is_run, read, sha256, write_text
 from eval import harness, tasks
 from eval.harness import Judged, Row
 from eval.report import collect, markdown, page
-from eval.task import Form, Task, rows
+from eval.task import Task, rows
 from eval.tasks import preference
 
 HELDOUT_PAIRS = "heldout_pairs.jsonl"
 PREFERENCE = "samples/preference.jsonl"
 
 
+def check(recipe: Evaluate) -> list[Task]:
+    """Refuse unknown tasks, and a reference that is never scored; return the tasks. Loads no torch."""
+    scored = [model.run for model in recipe.models if model.form == "chat"]
+    if recipe.reference and recipe.reference not in scored:
+        raise RecipeError(f"reference: {recipe.reference} is not one of the chat models ({', '.join(scored) or 'none'}).")
+    return tasks.named(list(recipe.tasks))
+
+
 def run(recipe: Evaluate, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
     """Evaluate the recipe's models and write report.json, report.md and report.html; return the scores."""
-    wanted = tasks.named(list(recipe.tasks))
-    if recipe.reference and recipe.reference not in [model.run for model in recipe.models]:
-        raise RecipeError(f"reference: {recipe.reference} is not one of the models, so its scores are never taken.")
-    data = here.inputs[recipe.data].path
-    asked_of = [here.inputs[name].fingerprint for name in (recipe.data, recipe.pairs) if name]
-    request = harness.digest([recipe.model_dump(mode="json"), asked_of])
+    wanted = check(recipe)
     pairs = _pairs(here.inputs[recipe.pairs].path) if recipe.pairs else []
     reports: dict[str, dict[str, Any]] = {}
+    scored: dict[str, list[Row]] = {}
     for model in recipe.models:
-        finished = here.inputs[model.run]
-        reports[model.run] = _evaluated(finished, model.form, request) or _evaluate(
-            finished, model.form, wanted, data, pairs, request, recipe, here, hardware
-        )
-    _prefer(reports, here, recipe.reference)
+        reports[model.run], scored[model.run] = _evaluate(model, wanted, pairs, recipe, here, hardware)
+    for name, weighed in scored.items():
+        if weighed:
+            against = scored[recipe.reference] if recipe.reference and name != recipe.reference else None
+            reports[name]["preference"] = preference.summary(weighed, against)
     found = collect.collect(here, reports)
     write_text(here.path / "report.json", json.dumps(found, indent=1, ensure_ascii=False))
     write_text(here.path / "report.md", markdown.render(found))
@@ -61,54 +66,35 @@ def identity(argument: str | Path) -> str:
     return str(argument)
 
 
-def _evaluated(finished: Finished, form: Form, request: str) -> dict[str, Any] | None:
-    old = harness.read_report(finished.path / "eval")
-    return old if old and old["form"] == form and old.get("request") == request else None
-
-
 def _evaluate(
-    finished: Finished,
-    form: Form,
-    wanted: Sequence[Task],
-    data: Path,
-    pairs: Sequence[Mapping[str, Any]],
-    request: str,
-    recipe: Evaluate,
-    here: Run,
-    hardware: Hardware,
-) -> dict[str, Any]:
+    model: Model, wanted: Sequence[Task], pairs: Sequence[Mapping[str, Any]], recipe: Evaluate, here: Run, hardware: Hardware
+) -> tuple[dict[str, Any], list[Row]]:
+    """Ask one model; return its report on this recipe's tasks, and its scores of the pairs."""
     from alignment.generate import engine
 
-    judged = Judged(engine.load(finished.path, hardware), identity(finished.path), form)
+    finished, data = here.inputs[model.run], here.inputs[recipe.data].path
+    judged = Judged(engine.load(finished.path, hardware), identity(finished.path), model.form)
     out, name = finished.path / "eval", finished.path.name
     suites: list[tuple[Path, Sequence[Task]]] = [(data / "heldout", wanted)]
-    if form == "chat" and recipe.pairs:
+    if pairs and model.form == "chat":
         suites.append((data, [preference.Sampled()]))
     items = sum(len(harness.spread(task.items(root), recipe.limit)) for root, group in suites for task in group)
     with here.progress(f"asking {name}", items) as bar:
         for root, group in suites:
             report = harness.evaluate(judged, group, root, out, limit=recipe.limit, seed=recipe.seed, advance=bar.advance)
-    if len(suites) > 1:
-        harness.save(out / PREFERENCE, preference.score(judged.engine, pairs))
-    report["request"] = request
-    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    asked = [task.name for _, group in suites for task in group]
+    report["tasks"] = {task: report["tasks"][task] for task in asked}  # not what --tasks may have asked besides
     here.say(f"{name}: " + ", ".join(_line(found) for found in report["tasks"].values()))
-    return report
+    scored = preference.score(judged.engine, pairs) if len(suites) > 1 else []
+    if scored:
+        harness.save(out / PREFERENCE, scored)
+    return report, scored
 
 
 def _pairs(path: Path) -> list[Row]:
     """One held-out pair a problem: two of the same problem would make the intervals too narrow."""
     found = {row["prompt"]: row for row in reversed(rows(path, HELDOUT_PAIRS, preference.FIELDS))}
     return list(reversed(found.values()))
-
-
-def _prefer(reports: Mapping[str, dict[str, Any]], here: Run, reference: str | None) -> None:
-    """Add the preference accuracies to the reports that have scored pairs."""
-    scored = {name: harness.read_rows(here.inputs[name].path / "eval" / PREFERENCE) for name in reports}
-    for name, found in scored.items():
-        if found:
-            against = scored[reference] if reference and name != reference else None
-            reports[name]["preference"] = preference.summary(found, against)
 
 
 def _line(found: Mapping[str, Any]) -> str:

@@ -1,18 +1,17 @@
 """Ask a model, save each answer, mark the answers, write the report.
 
-    items -> prompts -> engine -> samples/TASK.jsonl.part (item by item) -> marks -> samples/TASK.jsonl, report.json
+    items -> prompts -> engine -> answers/TASK.jsonl (item by item) -> marks -> samples/TASK.jsonl, report.json
 
-An answer is keyed by the digest of model, settings and prompt, so an interrupted evaluation continues, and a finished
-one is marked again without asking again. An engine that raises stops the run: a failure is not a score.
+An answer is keyed by the digest of model, machine, settings and prompt and never thrown away, so an interrupted
+evaluation continues, and a finished one is marked again without asking again. `samples` shows the items asked last.
+An engine that raises stops the run: a failure is not a score.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,9 @@ from eval import statistics
 from eval.task import Form, Item, Mark, Task
 
 if TYPE_CHECKING:
-    from alignment.generate.engine import Engine
+    from alignment.generate.engine import Completion, Engine, Score
 
 FORMAT = "plumbline-eval-1"
-CHUNK = 64  # prompts given to the engine at a time: what an interruption can cost
 Row = dict[str, Any]
 Advance = Callable[[int], None]
 
@@ -49,6 +47,7 @@ class Asked:
     text: str
     shots: int
     encoded: str | list[int]
+    ids: list[int]  # as the model sees it
     key: str
 
 
@@ -66,12 +65,11 @@ def evaluate(
     report = _begin(judged, out)
     for task in tasks:
         asked = _ask(judged, task, spread(task.items(root), limit), seed)
-        found = _answers(judged, task, asked, out / "samples" / f"{task.name}.jsonl", seed, advance)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # marking code waits for processes
-            marks = list(pool.map(task.mark, [a.item for a in asked], [found[a.key]["answer"] for a in asked]))
+        found = _answers(judged, task, asked, out / "answers" / f"{task.name}.jsonl", seed, advance)
+        marks = task.mark([a.item for a in asked], [found[a.key]["answer"] for a in asked])
         rows = [_row(a, found[a.key], mark) for a, mark in zip(asked, marks, strict=True)]
         save(out / "samples" / f"{task.name}.jsonl", rows)
-        report["tasks"][task.name] = summary(task, judged.form, asked, rows, seed)
+        report["tasks"][task.name] = summary(task, judged, asked, rows, seed)
         if layers := sorted({layer for mark in marks for layer in mark.layers}):
             report["tasks"][task.name]["sandbox"] = layers
         run.write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
@@ -85,34 +83,48 @@ def spread(items: list[Item], limit: int | None) -> list[Item]:
     return [items[i * len(items) // limit] for i in range(limit)]
 
 
-def summary(task: Task, form: Form, asked: Sequence[Asked], rows: Sequence[Row], seed: int) -> dict[str, Any]:
+def summary(task: Task, judged: Judged, asked: Sequence[Asked], rows: Sequence[Row], seed: int) -> dict[str, Any]:
     """Say what the marks of a task amount to."""
-    right = [float(row["correct"]) for row in rows]
     groups: dict[str, list[float]] = {}
-    for row, correct in zip(rows, right, strict=True):
-        groups.setdefault(row["group"], []).append(correct)
-    micro = statistics.wilson(sum(right), len(right))
-    score = statistics.macro(groups) if task.macro else micro
+    for row in rows:
+        groups.setdefault(row["group"], []).append(float(row["correct"]))
     written = [row for row in rows if row["finish"] != "scored"]
     shots = [a.shots for a in asked]
     found = {
         "name": task.name,
         "n": len(rows),
-        "score": score.score,
-        "interval": [score.low, score.high],
-        "average": "mean of groups" if task.macro else "mean of items",
-        "form": form,
+        **averaged(groups, macro=task.macro),
+        "form": judged.form,
         "shots": {"least": min(shots), "most": max(shots)},
         "unread": sum(row["read"] is None for row in rows),
         "stop_rate": share(row["finish"] == "stop" for row in written),
-        "repetition": share(row["repetition"] for row in written),
+        "stop_string_rate": share(row["finish"] == "stop string" for row in written),
+        "repetition": share(row["repetition"] for row in written if row["repetition"] is not None),
         "groups": {name: _scored(values) for name, values in sorted(groups.items())},
         "max_new_tokens": task.max_new_tokens,
         "temperature": task.temperature,
         "seed": seed,
-        "prompts": digest([a.text for a in asked]),
+        "prompts": digest([a.ids for a in asked]),
+        "engine": judged.engine.facts,
+        "versions": run.versions(),
     }
-    return found | ({"items": {"score": micro.score, "interval": [micro.low, micro.high]}} if task.macro else {})
+    if all(a.item.problem.kind == "number" for a in asked):
+        strict = [answers.same_number(answers.gsm8k(row["answer"]), row["target"]) for row in rows]
+        found["strict"] = _scored([float(right) for right in strict])
+    return found
+
+
+def averaged(groups: Mapping[str, Sequence[float]], *, macro: bool) -> dict[str, Any]:
+    """Score and interval over items, or over groups where each has enough items; and which it was."""
+    items = _scored([value for values in groups.values() for value in values])
+    over_items = {"score": items["score"], "interval": items["interval"]}
+    if not macro:
+        return over_items | {"average": "mean of items", "interval_kind": "Wilson"}
+    if min(map(len, groups.values())) < statistics.SMALLEST_GROUP:
+        return over_items | {"average": "mean of items: some groups are too small", "interval_kind": "Wilson"}
+    score = statistics.macro(groups)
+    found = {"score": score.score, "interval": [score.low, score.high], "average": "mean of groups"}
+    return found | {"interval_kind": "bootstrap inside groups", "items": over_items}
 
 
 def share(values: Iterable[float]) -> float | None:
@@ -135,13 +147,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def save(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows whole or not at all, and forget the half-finished file."""
+    """Write rows whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    draft.replace(path)
-    partial.unlink(missing_ok=True)
+    run.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------
@@ -155,75 +163,80 @@ def encode(judged: Judged, text: str) -> str | list[int]:
 
 
 def _ask(judged: Judged, task: Task, items: Sequence[Item], seed: int) -> list[Asked]:
-    settings = [judged.identity, judged.form, task.stop(judged.form), task.max_new_tokens, task.temperature, seed]
+    words = [judged.form, task.stop(judged.form), task.max_new_tokens, task.temperature, seed]
+    settings = [judged.identity, judged.engine.facts, words]
     asked = []
     for item in items:
         shots = len(item.shots) if judged.form == "completion" else 0
-        while not _fits(judged, encode(judged, text := task.prompt(item, judged.form, shots)), task):
+        options = task.options(item, judged.form)
+        room = judged.engine.context - max([len(judged.engine.encode(o)) for o in options] or [task.max_new_tokens])
+        while len(ids := judged.engine.encode(encode(judged, text := task.prompt(item, judged.form, shots)))) > room:
             if shots == 0:
                 raise DataError(
                     f"{task.name}, item {item.id}: does not fit the model's context of {judged.engine.context} tokens "
-                    f"with {task.max_new_tokens} left for the answer. Leave this task out for this model."
+                    f"with {judged.engine.context - room} left for the answer. Leave this task out for this model."
                 )
             shots -= 1
-        options = task.options(item, judged.form)
-        asked.append(Asked(item, text, shots, encode(judged, text), digest([settings, item.id, text, options])))
+        asked.append(Asked(item, text, shots, encode(judged, text), ids, digest([settings, item.id, ids, options])))
     return asked
-
-
-def _fits(judged: Judged, encoded: str | list[int], task: Task) -> bool:
-    return len(judged.engine.encode(encoded)) + task.max_new_tokens <= judged.engine.context
 
 
 def _answers(judged: Judged, task: Task, asked: Sequence[Asked], path: Path, seed: int, advance: Advance) -> dict[str, Row]:
     """Answer by key: those saved before, and the others asked now, each saved as it comes."""
-    partial = path.with_name(path.name + ".part")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    found = {row["key"]: row for row in [*read_rows(path), *read_rows(partial)]}
-    _mend(partial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {row["key"]: row for row in read_rows(path)}
+    _mend(path)
     waiting = [a for a in asked if a.key not in found]
     advance(len(asked) - len(waiting))
-    with partial.open("a", encoding="utf-8") as file:
-        for start in range(0, len(waiting), CHUNK):
-            chunk = waiting[start : start + CHUNK]
-            for a, answer in zip(chunk, _engine(judged, task, chunk, seed, advance), strict=True):
-                found[a.key] = {"key": a.key, **answer}
-                file.write(json.dumps(found[a.key], ensure_ascii=False) + "\n")
-                file.flush()
+    with path.open("a", encoding="utf-8") as file:
+
+        def keep(i: int, answer: Row) -> None:
+            found[waiting[i].key] = {"key": waiting[i].key, **answer}
+            file.write(json.dumps(found[waiting[i].key], ensure_ascii=False) + "\n")
+            file.flush()
+            advance(1)
+
+        if waiting:
+            _engine(judged, task, waiting, seed, keep)
     return found
 
 
-def _mend(partial: Path) -> None:
+def _mend(path: Path) -> None:
     """Cut the line that a crash left unfinished, so that the next one starts clean."""
-    if partial.exists():
-        whole = partial.read_bytes()
-        partial.write_bytes(whole[: whole.rfind(b"\n") + 1])
+    if path.exists():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
 
-def _engine(judged: Judged, task: Task, chunk: Sequence[Asked], seed: int, advance: Advance) -> list[Row]:
+def _engine(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep: Callable[[int, Row], None]) -> None:
     from alignment.generate.engine import Settings
 
-    prompts = [a.encoded for a in chunk]
-    options = [task.options(a.item, judged.form) for a in chunk]
+    prompts = [a.encoded for a in asked]
+    options = [task.options(a.item, judged.form) for a in asked]
     if any(options):
-        scores = judged.engine.score(prompts, options, advance)
-        return [
-            {"answer": {name.strip(): s.logprob for name, s in zip(names, found, strict=True)}}
-            | {"finish": "scored", "tokens": 0, "repetition": 0.0}
-            for names, found in zip(options, scores, strict=True)
-        ]
+
+        def scored(i: int, found: Sequence[Score]) -> None:
+            answer = {name.strip(): score.logprob for name, score in zip(options[i], found, strict=True)}
+            keep(i, {"answer": answer, "finish": "scored", "tokens": 0, "repetition": None})
+
+        judged.engine.score(prompts, options, scored)
+        return
     settings = Settings(
         max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=seed, stop=task.stop(judged.form)
     )
-    return [
-        {
+
+    def written(i: int, found: Sequence[Completion]) -> None:
+        (said,) = found
+        by_itself = said.finish == "length" or said.token_ids[-1] in judged.engine.ends
+        repeated = answers.repetition(said.text)
+        keep(i, {
             "answer": said.text,
-            "finish": said.finish,
+            "finish": said.finish if by_itself else "stop string",
             "tokens": len(said.token_ids),
-            "repetition": round(answers.repetition(said.text), 4),
-        }
-        for (said,) in judged.engine.generate(prompts, settings, advance)
-    ]
+            "repetition": None if repeated is None else round(repeated, 4),
+        })  # fmt: skip
+
+    judged.engine.generate(prompts, settings, written)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -234,7 +247,7 @@ def _begin(judged: Judged, out: Path) -> dict[str, Any]:
         "format": FORMAT,
         "model": judged.identity,
         "form": judged.form,
-        "engine": judged.engine.name,
+        "engine": judged.engine.facts,
         "versions": run.versions(),
         "tasks": {},
     }

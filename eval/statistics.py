@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+SMALLEST_GROUP = 5  # with fewer items a group's spread is not to be seen
 RESAMPLES = 4000  # a 2.5 % quantile then has a standard error of about a quarter of a percentile
 
 
@@ -30,7 +31,7 @@ class Interval:
 class Paired:
     """B minus A on the same items; `gained` items only B has right, `lost` only A."""
 
-    difference: Interval
+    difference: Interval  # over items, also where a score is a mean of groups
     gained: int
     lost: int
     p_value: float
@@ -79,8 +80,12 @@ def paired(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Pa
         raise ValueError(f"a paired comparison needs the same items twice, got {len(before)} and {len(after)}")
     gains = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     gained, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    difference = _quantiles(float(gains.mean()), _resampled_means(gains, seed))
+    if not gained + lost:  # no item flipped, which is no certainty that none would: the exact bound on their share
+        most = 1 - 0.025 ** (1 / len(gains))
+        difference = Interval(0.0, -most, most)
     return Paired(
-        difference=_quantiles(float(gains.mean()), _resampled_means(gains, seed)),
+        difference=difference,
         gained=gained,
         lost=lost,
         p_value=mcnemar(gained, lost),
@@ -89,12 +94,22 @@ def paired(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Pa
 
 
 def macro(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
-    """Mean of the groups' means (C-Eval: subjects), resampled inside each group, since the groups are not a sample."""
-    if not groups or not all(groups.values()):
-        raise ValueError("a macro average needs at least one item in every group")
+    """Mean of the groups' means (C-Eval: subjects), resampled inside each group, since the groups are not a sample.
+
+    Resampling n items shows a variance that is too small by (n - 1) / n, which counts in small groups: it is put back.
+    """
+    if min(map(len, groups.values()), default=0) < SMALLEST_GROUP:
+        raise ValueError(f"a macro average needs at least {SMALLEST_GROUP} items in every group")
     arrays = [np.asarray(values, dtype=np.float64) for values in groups.values()]
-    means = np.stack([_resampled_means(values, seed + i) for i, values in enumerate(arrays)])
-    return _quantiles(float(np.mean([values.mean() for values in arrays])), means.mean(axis=0))
+    means = np.stack([_widened(values, _resampled_means(values, seed + i)) for i, values in enumerate(arrays)])
+    found = _quantiles(float(np.mean([values.mean() for values in arrays])), means.mean(axis=0))
+    return Interval(found.score, max(0.0, found.low), min(1.0, found.high))
+
+
+def _widened(values: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    centre, n = values.mean(), len(values)
+    wide: NDArray[np.float64] = centre + (means - centre) * sqrt(n / (n - 1))
+    return wide
 
 
 def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -75,8 +75,8 @@ class Task(Protocol):
     def temperature(self) -> float:
         """0 for the likeliest answer, 1 for one drawn as the model would speak."""
 
-    def mark(self, item: Item, answer: Answer) -> Mark:
-        """Read an answer and compare it with the target. Pure, so that it can be repeated."""
+    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
+        """Read the answers and compare them with the targets. Pure, so that it can be repeated."""
 
 
 def rows(root: Path, name: str, fields: Iterable[str]) -> list[dict[str, Any]]:
@@ -110,9 +110,9 @@ def group(row: dict[str, Any], otherwise: str) -> str:
     return "unseen template" if row["unseen"] else "seen template"
 
 
-def verified(item: Item, answer: Answer) -> Mark:
-    """Mark a written answer by the verifier that preferences and rewards use too."""
-    if not isinstance(answer, str):
-        raise DataError(f"{item.id}: scores where a text was expected. The saved answers belong to another task.")
-    found = judge.verify(item.problem, answer)
-    return Mark(found.read, found.correct, found.why, found.layers)
+def verified(items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
+    """Mark written answers by the verifier that preferences and rewards use too."""
+    said = [(item.problem, answer) for item, answer in zip(items, answers, strict=True) if isinstance(answer, str)]
+    if len(said) < len(items):
+        raise DataError(f"{items[0].id}: scores where texts were expected. The saved answers belong to another task.")
+    return [Mark(found.read, found.correct, found.why, found.layers) for found in judge.verify_many(said)]

@@ -53,7 +53,7 @@ def remix(documents: Sequence[Document], plan: Plan, seed: int) -> list[Document
         pool = [document for document in documents if document.domain == domain]
         left, turn = wanted, 0
         while left > 0:
-            for document in sorted(pool, key=lambda document: _order(document, seed, f"take {turn}")):  # noqa: B023
+            for document in sorted(pool, key=lambda document: _order(document, seed, f"take {turn}")):
                 if left <= 0:
                     break
                 taken.append((f"mix {turn}", document))

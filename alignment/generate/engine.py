@@ -25,10 +25,9 @@ from transformers.cache_utils import DynamicCache
 
 from alignment import chat
 from alignment.errors import ModelError
-from alignment.generate import sampling, scoring
+from alignment.generate import sampling, scoring, weights
 from alignment.generate.completion import Completion, Prompt, Score, Settings
 from alignment.generate.slots import Slots
-from alignment.generate.weights import open_model
 from alignment.hardware import Hardware
 
 __all__ = ["Completion", "Engine", "Prompt", "Score", "Settings", "load"]
@@ -56,9 +55,9 @@ class Engine:
         self.model, self.tokenizer, self.batch_size, self.name = model, tokenizer, batch_size, name
         self.body, self.head = model.base_model, model.get_output_embeddings()
         self.device = self.head.weight.device
-        self.context = _context(model.config, name)
+        self.context = weights.context(model.config, name)
         self.ends = chat.end_ids(tokenizer)
-        self.opening = _opening(tokenizer)
+        self.opening = weights.opening(tokenizer)
         self._ends_stop: dict[tuple[str, ...], dict[int, bool]] = {}
         self._check_head()
 
@@ -66,6 +65,13 @@ class Engine:
     def has_template(self) -> bool:
         """Whether the model can be asked in chat form."""
         return bool(self.tokenizer.chat_template)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What answers may depend on up to rounding: this engine, and how and where it runs the model."""
+        config = self.model.config
+        where = {"attention": str(config._attn_implementation), "device": self.device.type}
+        return {"kind": "plumbline", "dtype": str(self.head.weight.dtype).removeprefix("torch."), **where}
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Tokenise text behind the model's opening token, never into control tokens; ids pass unchanged."""
@@ -287,27 +293,5 @@ def _in_order(found: dict[int, Any]) -> list[Any]:
 
 def load(argument: str | Path, hardware: Hardware, batch_size: int | None = None) -> Engine:
     """Open a run directory, a model folder or ORG/NAME@REVISION as an engine."""
-    model, tokenizer = open_model(argument, hardware)
+    model, tokenizer = weights.open_model(argument, hardware)
     return Engine(model, tokenizer, batch_size, str(argument))
-
-
-def _opening(tokenizer: Any) -> list[int]:
-    """The ids that text begins with: BOS where the tokenizer puts it by itself, or where it is DeepSeek's (and ours).
-
-    Not every BOS is meant so: SmolLM2-Instruct's is `<|im_start|>`, the mark of a chat turn.
-    """
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return []
-    by_itself = tokenizer("x")["input_ids"][:1] == [bos]
-    return [bos] if by_itself or tokenizer.bos_token == chat.BOS else []
-
-
-def _context(config: Any, name: str) -> int:
-    """Positions the model can see. Within a sliding window all attention is full, so the window bounds it too."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds - {"full_attention", "sliding_attention"}:
-        raise ModelError(f"{name}: layers of kind {', '.join(sorted(kinds))}; this engine has attention layers only.")
-    slides = "sliding_attention" in kinds or (not getattr(config, "layer_types", None))
-    window = getattr(config, "sliding_window", None) if slides else None
-    return min(config.max_position_embeddings, window or config.max_position_embeddings)

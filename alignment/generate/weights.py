@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from alignment import run
+from alignment import chat, run
 from alignment.errors import HubError, ModelError
 from alignment.hardware import Hardware
 
@@ -61,6 +61,28 @@ def locate(argument: str | Path) -> tuple[str, str | None]:
     if not revision:
         raise HubError(f"{argument}: no such folder; as a hub name it needs a revision: {argument}@COMMIT (or a tag).")
     return name, revision
+
+
+def opening(tokenizer: Any) -> list[int]:
+    """The ids that text begins with: BOS where the tokenizer puts it by itself, or where it is DeepSeek's (and ours).
+
+    Not every BOS is meant so: SmolLM2-Instruct's is `<|im_start|>`, the mark of a chat turn.
+    """
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return []
+    by_itself = tokenizer("x")["input_ids"][:1] == [bos]
+    return [bos] if by_itself or tokenizer.bos_token == chat.BOS else []
+
+
+def context(config: Any, name: str) -> int:
+    """Positions the model can see. Within a sliding window all attention is full, so the window bounds it too."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds - {"full_attention", "sliding_attention"}:
+        raise ModelError(f"{name}: layers of kind {', '.join(sorted(kinds))}; this engine has attention layers only.")
+    slides = "sliding_attention" in kinds or (not getattr(config, "layer_types", None))
+    window = getattr(config, "sliding_window", None) if slides else None
+    return min(config.max_position_embeddings, window or config.max_position_embeddings)
 
 
 def _complaint(argument: str | Path, revision: str | None, error: Exception) -> HubError | ModelError:

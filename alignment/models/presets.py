@@ -41,7 +41,7 @@ PRESETS = {
     "1b3": Shape(24, 2048, 16, 16, 5504, vocab=32_768),
     "135m": Shape(30, 576, 9, 3, 1536, vocab=49_152, tie=True),
     "30m": Shape(8, 512, 8, 8, 1376, vocab=16_384, tie=True),
-    "quickstart": Shape(4, 256, 4, 4, 688, vocab=4096, max_positions=512, tie=True),
+    "quickstart": Shape(4, 128, 2, 2, 352, vocab=2048, max_positions=256, tie=True),
 }
 
 

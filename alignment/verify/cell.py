@@ -86,8 +86,9 @@ def outcome(request: dict[str, Any]) -> tuple[str, str]:
 
 def own_names(space: dict[str, Any], clean: dict[str, Any], entry_point: str) -> dict[str, Any]:
     """Give the tests the program's names but the language's own builtins: `abs = ...` must not judge itself."""
-    vars(builtins).clear()
-    vars(builtins).update(clean)
+    shared = vars(builtins)
+    shared.clear()  # from here to the next line not even `vars` is known
+    shared.update(clean)
     kept = {name: value for name, value in space.items() if name not in clean or name == entry_point}
     return kept | {"__builtins__": clean}
 

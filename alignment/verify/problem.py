@@ -32,7 +32,7 @@ class Problem:
         if self.kind not in get_args(Kind):
             raise DataError(f"problem {self.id}: kind {self.kind!r}. Known: {', '.join(get_args(Kind))}.")
         if self.kind == "code" and not _TESTS.search(self.tests):
-            raise DataError(f"problem {self.id}: code without tests (neither `assert` nor `def check(`): nothing could fail it.")
+            raise DataError(f"problem {self.id}: code without `assert` or `def check(`. Nothing could fail it.")
         if self.kind == "code" and not self.entry_point.isidentifier():
             raise DataError(f"problem {self.id}: entry_point {self.entry_point!r} is no function name.")
         if self.kind == "refusal" and self.target not in ("decline", "answer"):

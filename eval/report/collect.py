@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from alignment.corpus import decontaminate
+from alignment.corpus.documents import Document
 from alignment.run import Finished, Run, read, versions
 from eval import harness, statistics
 from eval.harness import Row
@@ -25,6 +27,7 @@ EXCERPT = 900  # characters of a sample that are shown
 def collect(here: Run, reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Put together what a reader wants to know about an experiment whose evaluation is `here`."""
     chain = runs(here)
+    ledgers = {finished.manifest["stage"]: found for finished in chain if (found := _json(finished.path / "ledger.json"))}
     rows = {name: samples(here.inputs[name].path, report) for name, report in reports.items()}
     return {
         "format": FORMAT,
@@ -34,7 +37,10 @@ def collect(here: Run, reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "samples": {name: {task: _examples(found) for task, found in tasks.items()} for name, tasks in rows.items()},
         "runs": [_run(finished) for finished in chain],
         "curves": {finished.path.name: curve for finished in chain if (curve := _curve(finished.path))},
-        "ledger": next((found for finished in chain if "steps" in (found := _json(finished.path / "ledger.json"))), None),
+        "ledger": ledgers.get("corpus"),
+        "mixture": ledgers.get("mixture"),
+        "preferences": ledgers.get("preferences"),
+        "exercises": next((exercises(run.path) for run in chain if run.manifest["stage"] == "curriculum"), None),
         "environment": {
             "versions": versions(),
             "hardware": here.manifest.get("hardware", {}),
@@ -60,6 +66,20 @@ def runs(here: Run) -> list[Finished]:
     for name in here.inputs:
         visit(name)
     return list(found.values())
+
+
+def exercises(curriculum: Path) -> dict[str, Any] | None:
+    """Compare a curriculum's instructions and training problems with its held-out sets; its documents the corpus did."""
+    texts = [
+        "\n".join([row.get("prompt", ""), *(turn["content"] for turn in row.get("messages", []))])
+        for name in ("instructions.jsonl", "problems.jsonl")
+        for row in harness.read_rows(curriculum / name)
+        if row.get("split") != "heldout"
+    ]
+    if not texts:
+        return None
+    documents = (Document(str(i), text, "exercises", "", "curriculum") for i, text in enumerate(texts))
+    return decontaminate.overlap(documents, decontaminate.heldout(curriculum / "heldout")).report()
 
 
 def samples(run: Path, report: Mapping[str, Any]) -> dict[str, list[Row]]:

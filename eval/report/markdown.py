@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.report import tables
-from eval.report.tables import Cell, Table
+from eval.report.cells import Cell, Table
 
 
 def render(found: Mapping[str, Any]) -> str:

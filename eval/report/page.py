@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.report import curves, tables
-from eval.report.tables import Value
+from eval.report import cells, curves, tables
+from eval.report.cells import Value
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -28,7 +28,7 @@ def render(found: Mapping[str, Any]) -> str:
         found=found,
         sections=tables.sections(found),
         drawings=[(run, [Markup(svg) for svg in svgs]) for run, svgs in curves.drawings(found)],
-        time=tables.duration(around["seconds"]),
+        time=cells.duration(around["seconds"]),
         facts={name.replace("_", " "): value for name, value in facts.items() if value not in (None, "absent")},
     )
     return str(page)

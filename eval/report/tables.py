@@ -1,61 +1,13 @@
 """The tables of a report, as plain cells: Markdown and HTML print the same ones.
 
-A cell is a text, or a Value with its interval; what is missing is an empty text, never a zero.
+What is missing is an empty text, never a zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-Found = Mapping[str, Any]  # report.json, or a part of it
-
-
-@dataclass(frozen=True)
-class Value:
-    """A share with the ends of its interval; `signed` for a difference."""
-
-    score: float
-    low: float
-    high: float
-    signed: bool = False
-
-    @property
-    def text(self) -> str:
-        """The score in per cent, or the difference in points."""
-        return _points(self.score, self.signed)
-
-    @property
-    def range(self) -> str:
-        """The interval in the same unit."""
-        return f"{_points(self.low, self.signed)} to {_points(self.high, self.signed)}"
-
-
-def _points(share: float, signed: bool) -> str:
-    points = round(100 * share, 1) + 0.0  # no negative zero
-    return (f"{points:+.1f}" if signed and points else f"{points:.1f}").replace("-", "\u2212")
-
-
-Cell = str | Value
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows below a head; `note` says how to read them."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """Tables that belong together."""
-
-    title: str
-    tables: list[Table]
+from eval.report.cells import Cell, Found, Section, Table, Value, duration, number, size, value
 
 
 def sections(found: Found) -> list[Section]:
@@ -64,7 +16,7 @@ def sections(found: Found) -> list[Section]:
     plan = {
         "Results": [scores(found), differences(found), groups(found), preferences(found)],
         "Base model": [bits(found)],
-        "Data": [*((steps(ledger), composition(ledger), overlap(ledger)) if ledger else ())],
+        "Data": [*((steps(ledger), composition(ledger)) if ledger else ()), mixture(found), outcomes(found), overlap(found)],
         "Tokenizer": [tokenizer(found)],
         "How it was measured": [protocol(found)],
         "Runs": [runs(found)],
@@ -76,36 +28,46 @@ def sections(found: Found) -> list[Section]:
 def scores(found: Found) -> Table:
     """Models by tasks."""
     names = task_names(found)
+    models = [model["tasks"] for model in found["models"]]
+    written = [name for name in names if all(name in tasks and tasks[name]["stop_rate"] is not None for tasks in models)]
     rows: list[tuple[Cell, ...]] = []
     for model in found["models"]:
         tasks = model["tasks"]
-        shots = " / ".join(str(tasks[name]["shots"]["most"]) for name in names if name in tasks)
+        shots = " / ".join(shown_shots(tasks[name]) for name in names if name in tasks)
         asked = f"completion, {shots} shots" if model["form"] == "completion" else "chat, 0 shots"
         cells = [value(tasks[name]) if name in tasks else "" for name in names]
-        rows.append((model["name"], asked, *cells, _mean(tasks, "stop_rate"), _mean(tasks, "repetition")))
+        shared = [tasks[name] for name in written]
+        means = (_mean(shared, key) for key in ("stop_rate", "stop_string_rate", "repetition"))
+        rows.append((model["name"], asked, *cells, *means))
     return Table(
         "Models side by side",
-        "Per cent right with the 95 % interval. Stopped: answers that ended by themselves. Repetition: share of an "
-        "answer's 4-grams that it had said before. The task sampled draws one answer to each held-out problem of the "
-        "preference stage at temperature 1.",
-        ("model", "asked", *names, "stopped", "repetition"),
+        "Per cent right with the 95 % interval. The last columns are over the tasks that every model answers in writing "
+        f"({', '.join(written) or 'none'}). Ended: the model said its end mark. Cut: it went on to the next question, as a "
+        "few-shot base does, and a stop text ended it. Repetition: share of 4-grams said before, in answers long enough. "
+        "The task sampled draws one answer to each held-out problem of the preference stage at temperature 1.",
+        ("model", "asked", *names, "ended", "cut", "repetition"),
         rows,
     )
 
 
 def differences(found: Found) -> Table:
     """Each model against the one before it."""
+    forms = {model["name"]: model["form"] for model in found["models"]}
     rows: list[tuple[Cell, ...]] = []
     for row in found["differences"]:
         d, p = row["difference"], row["p_value"]
         visible = "" if row["visible"] is None else f"{100 * row['visible']:.1f}"
         change = Value(d["score"], d["low"], d["high"], signed=True)
         flips = (str(row["gained"]), str(row["lost"]))
-        rows.append((row["task"], f"{row['before']} → {row['after']}", change, *flips, _p(p), visible))
+        models = [row["before"], row["after"]]
+        if forms[row["before"]] != forms[row["after"]]:  # then the way of asking changed with the model
+            models = [f"{name} ({forms[name]})" for name in models]
+        rows.append((row["task"], " → ".join(models), change, *flips, _p(p), visible))
     return Table(
         "What each stage changed",
-        "Percentage points, paired on the same items: bootstrap interval, items gained and lost, McNemar's exact p, and "
-        "the smallest difference that this many flips could show.",
+        "Percentage points over items, paired on the same ones: bootstrap interval (exact where nothing flipped), items "
+        "gained and lost, McNemar's exact p, and the smallest difference that this many flips could show. Where forms "
+        "are named, the way of asking changed too.",
         ("task", "models", "difference", "gained", "lost", "p", "visible from"),
         rows,
     )
@@ -188,23 +150,49 @@ def composition(ledger: Found) -> Table:
         whole = sum(group["bytes"] for group in kept.values())
         for name, group in sorted(kept.items(), key=lambda item: -item[1]["bytes"]):
             rows.append((key, name, f"{group['documents']:,}", size(group["bytes"]), f"{group['bytes'] / whole:.1%}"))
-    return Table("What it was trained on", "", ("", "", "documents", "text", "share of bytes"), rows)
+    return Table("What the base model was trained on", "", ("", "", "documents", "text", "share of bytes"), rows)
 
 
-def overlap(ledger: Found) -> Table:
+def mixture(found: Found) -> Table:
+    """What the instructions are made of."""
+    known = found["mixture"] or {}
+    groups = [(key, known.get(key, {})) for key in ("sources", "domains", "languages", "dropped")]
+    rows: list[tuple[Cell, ...]] = [(key, name, f"{n:,}") for key, counts in groups for name, n in counts.items()]
+    count, tokens, learnt = (known.get(key, 0) for key in ("rows", "tokens", "learnt_tokens"))
+    note = f"{count:,} rows of {tokens:,} tokens, {learnt:,} of them learnt."
+    return Table("What the SFT model was trained on", note, ("", "", "rows"), rows)
+
+
+def outcomes(found: Found) -> Table:
+    """What sampling gave for each kind of problem."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, n in (found["preferences"] or {}).get("outcomes", {}).items():
+        kind, _, outcome = name.partition(": ")
+        counts.setdefault(kind, {})[outcome] = n
+    words = ("paired", "all right", "all wrong", "no whole pair")
+    rows: list[tuple[Cell, ...]] = [(kind, *(f"{by.get(word, 0):,}" for word in words)) for kind, by in counts.items()]
+    return Table("Preference pairs", "Problems by what their sampled answers gave.", ("kind", *words), rows)
+
+
+def overlap(found: Found) -> Table:
     """What decontamination found."""
-    known = ledger.get("decontamination", {})
-    rows = [
-        (name, *(f"{counts[key]:,}" for key in ("items", "exact", "sharing_runs", "longest_run")))
-        for name, counts in known.get("groups", {}).items()
-    ]
+    known = {
+        "documents": (found["ledger"] or {}).get("decontamination") or {},
+        "instructions and problems": found["exercises"] or {},
+    }
+    rows: list[tuple[Cell, ...]] = []
+    for text, report in known.items():
+        for name, counts in report.get("groups", {}).items():
+            cells = (f"{counts[key]:,}" for key in ("items", "exact", "sharing_runs", "longest_run"))
+            broken = counts["sharing_runs"] if name == "unseen" else counts["exact"] and text != "documents"
+            rows.append((text, name, *cells, "VIOLATED" if broken else "holds"))
     note = (
-        f"Held-out items against every training document, by runs of {known.get('run_tokens', '?')} tokens. Documents "
-        f"that held a whole item, now gone: {known.get('documents_containing_items', 0):,}. Templates that are trained "
-        "share runs with their held-out items by design; unseen templates must not."
+        "Held-out items against all training text, by runs of 13 tokens. Documents that held a whole item, now gone: "
+        f"{known['documents'].get('documents_containing_items', 0):,}. Templates that are trained share runs with their "
+        "held-out items by design, never a whole one; unseen templates must share none."
     )
-    head = ("held-out group", "items", "contained whole", "sharing a run", "longest run")
-    return Table("Decontamination", note, head, list(rows))
+    head = ("text", "held-out group", "items", "contained whole", "sharing a run", "longest run", "claim")
+    return Table("Decontamination", note, head, rows)
 
 
 def tokenizer(found: Found) -> Table:
@@ -219,16 +207,18 @@ def protocol(found: Found) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for model in found["models"]:
         for name, task in model["tasks"].items():
-            least, most = task["shots"]["least"], task["shots"]["most"]
-            shots = str(most) if least == most else f"{least} to {most}"
+            engine = task["engine"]
             drawn = "greedy" if task["temperature"] == 0 else f"temperature {task['temperature']:g}"
             how = drawn if task["stop_rate"] is not None else "likeliest option"
-            cells = (str(task["n"]), shots, how, str(task["unread"]), task["average"], task["prompts"][:12])
-            rows.append((model["name"], name, *cells))
+            score = f"{task['average']}, {task['interval_kind']}"
+            ran = ", ".join(engine[key] for key in ("kind", "dtype", "attention", "device"))
+            cells = (str(task["n"]), shown_shots(task), how, str(task["unread"]), _strict(task), score, ran)
+            rows.append((model["name"], name, *cells, task["prompts"][:12]))
     return Table(
         "",
-        "Unread answers count as not right and are listed here. The digest is of all prompts as the model saw them.",
-        ("model", "task", "n", "shots", "answer", "unread", "score", "prompts"),
+        "Unread answers count as not right and are listed here. Strict: right, and announced as the answer; the score takes "
+        "the last number else. The digest is of all prompts as the model saw them, in tokens.",
+        ("model", "task", "n", "shots", "answer", "unread", "strict", "score and interval", "engine", "prompts"),
         rows,
     )
 
@@ -247,41 +237,19 @@ def task_names(found: Found) -> list[str]:
     return list(dict.fromkeys(name for model in found["models"] for name in model["tasks"]))
 
 
-def value(task: Found) -> Value:
-    """A score with its interval as a cell."""
-    return Value(task["score"], *task["interval"])
+def shown_shots(task: Found) -> str:
+    """How many worked examples the items had."""
+    least, most = task["shots"]["least"], task["shots"]["most"]
+    return str(most) if least == most else f"{least}–{most}"
 
 
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
+def _mean(tasks: Iterable[Found], key: str) -> str:
+    known = [(task[key], task["n"]) for task in tasks if task[key] is not None]
+    return f"{sum(x * n for x, n in known) / sum(n for _, n in known):.1%}" if known else ""
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
-def number(x: Any) -> str:
-    """A closing number for people."""
-    if isinstance(x, bool) or not isinstance(x, int | float):
-        return str(x)
-    return f"{x:,}" if isinstance(x, int) else f"{x:,.4g}"
-
-
-def _mean(tasks: Found, key: str) -> str:
-    written = [(task[key], task["n"]) for task in tasks.values() if task[key] is not None]
-    return f"{_weighted(written):.1%}" if written else ""
-
-
-def _weighted(pairs: Iterable[tuple[float, int]]) -> float:
-    pairs = list(pairs)
-    return sum(x * n for x, n in pairs) / sum(n for _, n in pairs)
+def _strict(task: Found) -> str:
+    return f"{task['strict']['score']:.1%}" if "strict" in task else ""
 
 
 def _p(p: float) -> str:

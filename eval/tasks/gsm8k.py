@@ -2,12 +2,14 @@
 
 Protocol for base models: DeepSeek LLM, appendix A.6, 8-shot with eight items of the train split (not the usual eight
 of Wei et al.), their solutions without the calculator notes. Chat models are asked 0-shot. What is read is the number
-after `####` or the last "the answer is", or else the last number; an answer without a number is `unread`.
+after `####`, in the last `\\boxed{}` or after the last "the answer is" (strict), or else the last number (flexible, the
+score); the strict score stands beside it. An answer without a number is `unread`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ class WordProblems:
     """A set of questions whose answers end in `#### N`."""
 
     name: str
-    shot: str  # one worked example, {question}, {steps} and {target} filled in
+    shot: str  # one worked example, {question} and {worked} filled in
     stem: str  # the question to be continued
     openings: tuple[str, ...]  # how the worked examples begin; empty: spread over the train file
     shots: int
@@ -76,9 +78,9 @@ class WordProblems:
         """A base model would go on with the next question."""
         return self.stops if form == "completion" else ()
 
-    def mark(self, item: Item, answer: Answer) -> Mark:
-        """Read the number and compare."""
-        return verified(item, answer)
+    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
+        """Read the numbers and compare."""
+        return verified(items, answers)
 
     def _shots(self, pool: list[dict[str, Any]], language: str) -> tuple[str, ...]:
         if self.openings:
@@ -129,7 +131,7 @@ TASKS = {
         shots=4,
         stops=("\n\n", "\nQuestion:"),
         instruction="",
-        max_new_tokens=96,
+        max_new_tokens=64,  # twice the longest worked answer of the textbook
         newline="\n",
     ),
 }

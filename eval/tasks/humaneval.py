@@ -7,6 +7,7 @@ The program runs in `alignment.verify.sandbox`; an answer without code is `unrea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,9 @@ class Functions:
         """A base model would go on with the next function."""
         return STOPS if form == "completion" else ()
 
-    def mark(self, item: Item, answer: Answer) -> Mark:
+    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
         """Run the code against the tests."""
-        return verified(item, answer)
+        return verified(items, answers)
 
 
 TASKS = {

@@ -8,6 +8,7 @@ subjects, as in the paper, with the mean over items beside it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,13 @@ class Choices:
         """A chat model ends by itself."""
         return ()
 
-    def mark(self, item: Item, answer: Answer) -> Mark:
-        """Take the likeliest letter, or read the one that was written."""
-        if isinstance(answer, str):
-            return verified(item, answer)
-        read = max(LETTERS, key=lambda letter: answer[letter])
-        return Mark(read, read == item.problem.target)
+    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
+        """Take the likeliest letters, or read those that were written."""
+        scored = [answer for answer in answers if not isinstance(answer, str)]
+        if not scored:
+            return verified(items, answers)
+        read = [max(LETTERS, key=lambda letter: answer[letter]) for answer in scored]
+        return [Mark(letter, letter == item.problem.target) for item, letter in zip(items, read, strict=True)]
 
 
 def _question(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment import chat
+from alignment.errors import DataError
 from alignment.verify import problem
 from eval import statistics
 from eval.task import Answer, Form, Item, Mark, rows, verified
@@ -57,9 +58,9 @@ class Sampled:
         """A chat model ends by itself."""
         return ()
 
-    def mark(self, item: Item, answer: Answer) -> Mark:
+    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
         """Ask the verifier."""
-        return verified(item, answer)
+        return verified(items, answers)
 
 
 def score(engine: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -95,6 +96,8 @@ def summary(found: Sequence[Row], reference: Sequence[Row] | None) -> dict[str, 
         "length": [row["lengths"]["rejected"] - row["lengths"]["chosen"] for row in found],
     }
     if reference is not None:
+        if [row["id"] for row in reference] != [row["id"] for row in found]:
+            raise DataError("preference: the reference was scored on other pairs. An implicit reward needs the same ones.")
         before = {row["id"]: row["answer"]["chosen"] - row["answer"]["rejected"] for row in reference}
         raw = zip(found, margins["log-probability"], strict=True)
         margins["implicit reward"] = [margin - before[row["id"]] for row, margin in raw]

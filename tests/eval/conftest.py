@@ -14,6 +14,8 @@ class Scripted:
     """Answers by a function of the prompt's text. `fail_after` prompts it raises, as a broken sampler would."""
 
     name = "scripted"
+    facts = {"kind": "scripted", "dtype": "none", "attention": "none", "device": "cpu"}  # noqa: RUF012
+    ends = range(100_000)  # it always ends by itself
     has_template = False
 
     def __init__(self, say: Any, context: int = 10_000, fail_after: int | None = None) -> None:
@@ -24,15 +26,14 @@ class Scripted:
     def encode(self, prompt: Any) -> list[str]:
         return list(prompt)
 
-    def generate(self, prompts: Any, settings: Any, progress: Any = None) -> list[list[Completion]]:  # noqa: ARG002
-        return [[self._completion(prompt, settings)] for prompt in prompts]
+    def generate(self, prompts: Any, settings: Any, done: Any) -> None:
+        for i, prompt in enumerate(prompts):
+            done(i, [self._completion(prompt, settings)])
 
-    def score(self, prompts: Any, continuations: Any, progress: Any = None) -> list[list[Score]]:  # noqa: ARG002
+    def score(self, prompts: Any, continuations: Any, done: Any) -> None:
         self.asked += prompts
-        return [
-            [Score(0.0 if option.strip() == self.say(prompt) else -5.0, 1, 1) for option in options]
-            for prompt, options in zip(prompts, continuations, strict=True)
-        ]
+        for i, (prompt, options) in enumerate(zip(prompts, continuations, strict=True)):
+            done(i, [Score(0.0 if option.strip() == self.say(prompt) else -5.0, 1, 1) for option in options])
 
     def _completion(self, prompt: str, settings: Any) -> Completion:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:

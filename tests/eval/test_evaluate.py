@@ -5,14 +5,13 @@ import json
 import re
 
 import pytest
-from typer.testing import CliRunner
 
-from alignment import chat, recipe, run
-from alignment.errors import RecipeError
+from alignment import chat, recipe, run, terminal
+from alignment.errors import DataError, RecipeError
 from alignment.hardware import Hardware
 from alignment.run import Finished
 from eval import __main__ as command
-from eval import evaluate, harness
+from eval import evaluate, harness, tasks
 
 MACHINE = Hardware("cpu", "cpu", "float32", "tests", "sdpa", 4096, False, 1, 1)
 HOSTILE = "<script>alert(1)</script>"
@@ -114,9 +113,27 @@ def test_a_chain_is_evaluated_and_reported(chain, models):
     assert "| pretrain | completion, 4 shots | 100.0 (" in (live.path / "report.md").read_text()
 
     assert models == ["pretrain", "sft", "dpo"]
+
+
+def test_only_what_the_recipe_names_is_in_the_experiments_table(chain, models):  # noqa: ARG001
+    live = chain.begin("evaluate", "evaluate", INPUTS)
+    numbers = evaluate.run(words(), live, MACHINE)
+    path = chain.base / "sft/eval/report.json"
+    found = json.loads(path.read_text())
+    found["tasks"]["gsm8k"] = found["tasks"]["mini-gsm8k"]
+    path.write_text(json.dumps(found))
     again = chain.begin("evaluate", "again", INPUTS)
     assert evaluate.run(words(), again, MACHINE) == numbers
-    assert models == ["pretrain", "sft", "dpo"], "a model evaluated before was loaded again"
+    alone = chain.begin("evaluate", "alone", INPUTS)
+    evaluate.run(words(pairs=None), alone, MACHINE)
+    report = json.loads((alone.path / "report.json").read_text())
+    assert not any("preference" in model or "sampled" in model["tasks"] for model in report["models"])
+
+
+def test_a_run_of_ours_knows_its_held_out_sets(chain):
+    assert command.heldout(str(chain.base / "dpo"), tasks.named(["mini-gsm8k"])) == chain.base / "curriculum/heldout"
+    with pytest.raises(DataError, match="--data-root: missing"):
+        command.heldout(str(chain.base / "dpo"), tasks.named(["mini-gsm8k", "gsm8k"]))
 
 
 def test_the_page_holds_everything_and_runs_nothing(chain, models):  # noqa: ARG001
@@ -138,7 +155,7 @@ def test_the_page_holds_everything_and_runs_nothing(chain, models):  # noqa: ARG
 
 def test_a_reference_that_is_never_scored_is_refused(chain):
     live = chain.begin("evaluate", "evaluate", INPUTS)
-    with pytest.raises(RecipeError, match="mixture is not one of the models"):
+    with pytest.raises(RecipeError, match="mixture is not one of the chat models"):
         evaluate.run(words(reference="mixture"), live, MACHINE)
 
 
@@ -150,11 +167,12 @@ def test_a_reference_that_is_never_scored_is_refused(chain):
         (["nowhere", "--tasks", "gsm8k", "--data-root", "/nowhere"], "no such file"),
     ],
 )
-def test_a_bad_command_is_said_without_a_traceback(arguments, complaint):
-    result = CliRunner().invoke(command.app, arguments)
-    assert result.exit_code == 2
-    assert complaint in result.output.replace("\n", "")
-    assert "Traceback" not in result.output
+def test_a_bad_command_is_said_without_a_traceback(arguments, complaint, capsys):
+    code = terminal.guarded(lambda: command.app(arguments, standalone_mode=False), resumes=False)
+    said = capsys.readouterr().err
+    assert code == 2
+    assert complaint in said.replace("\n", "")
+    assert "Traceback" not in said
 
 
 def test_a_pretrain_run_is_a_base_model_though_it_carries_a_template(chain):

@@ -64,18 +64,43 @@ def test_an_interrupted_evaluation_continues_with_the_same_report(scripted, root
     with pytest.raises(RuntimeError, match="sampler broke"):
         harness.evaluate(judge(broken), named(["mini-gsm8k"]), root, tmp_path / "out")
     assert not (tmp_path / "out/report.json").exists()
-    partial = tmp_path / "out/samples/mini-gsm8k.jsonl.part"
+    partial = tmp_path / "out/answers/mini-gsm8k.jsonl"
     partial.write_text(partial.read_text() + '{"key": "cut off in the mid')
     again = scripted(add)
     report = harness.evaluate(judge(again), named(["mini-gsm8k"]), root, tmp_path / "out")
     assert report == whole
-    assert len(again.asked) == 100 - harness.CHUNK
+    assert len(again.asked) == 100 - 70
 
 
 def test_finished_answers_are_marked_again_without_asking(scripted, root, tmp_path):
     first = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
     silent = scripted(add, fail_after=0)
     assert harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path) == first
+
+
+def test_a_small_limit_forgets_no_answer(scripted, root, tmp_path):
+    first = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
+    silent = scripted(add, fail_after=0)
+    few = harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path, limit=5)
+    assert few["tasks"]["mini-gsm8k"]["n"] == len(harness.read_rows(tmp_path / "samples/mini-gsm8k.jsonl")) == 5
+    assert harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path) == first
+
+
+def test_a_stop_text_is_not_the_models_own_end(scripted, root, tmp_path):
+    engine = scripted(add)
+    engine.ends = ()
+    found = harness.evaluate(judge(engine), named(["mini-gsm8k"]), root, tmp_path)["tasks"]["mini-gsm8k"]
+    assert (found["stop_rate"], found["stop_string_rate"]) == (0.0, 1.0)
+    assert found["repetition"] is None, "nothing can be said of answers this short"
+    assert found["engine"]["kind"] == "scripted"
+    assert found["strict"]["score"] == 0.8
+
+
+def test_a_mean_of_groups_too_small_is_a_mean_of_items():
+    found = harness.averaged({"law": [1.0] * 3, "logic": [0.0, 1.0] * 4}, macro=True)
+    assert found["score"] == 7 / 11
+    assert found["interval_kind"] == "Wilson"
+    assert harness.averaged({"law": [1.0] * 5}, macro=True)["average"] == "mean of groups"
 
 
 def test_results_of_two_models_do_not_mix(scripted, root, tmp_path):
@@ -100,7 +125,7 @@ def test_shots_that_do_not_fit_are_left_out_and_said(scripted, root, tmp_path):
     report = harness.evaluate(judge(engine), named(["mini-gsm8k"]), root, tmp_path)
     assert 0 < report["tasks"]["mini-gsm8k"]["shots"]["most"] < 4
     with pytest.raises(DataError, match="does not fit"):
-        harness.evaluate(judge(scripted(add, context=100)), named(["mini-gsm8k"]), root, tmp_path / "small")
+        harness.evaluate(judge(scripted(add, context=80)), named(["mini-gsm8k"]), root, tmp_path / "small")
 
 
 def test_a_limit_takes_items_from_all_over_the_set():

@@ -54,6 +54,21 @@ def test_the_paired_bootstrap_covers_the_true_difference():
     assert 0.92 <= covered / 300 <= 0.98  # 95 % give or take the noise of 300 trials
 
 
+def test_a_macro_average_of_small_groups_covers_the_truth():
+    rng = np.random.default_rng(8)
+    covered = 0
+    for trial in range(300):
+        groups = {str(i): (rng.random(6) < 0.5).astype(float).tolist() for i in range(20)}
+        interval = statistics.macro(groups, seed=trial)
+        covered += interval.low <= 0.5 <= interval.high
+    assert 0.92 <= covered / 300 <= 0.98
+
+
+def test_no_flip_is_no_certainty():
+    difference = statistics.paired([1.0] * 100, [1.0] * 100).difference
+    assert difference.high == -difference.low == pytest.approx(scipy.stats.binomtest(0, 100).proportion_ci().high)
+
+
 def test_the_smallest_visible_difference_is_just_significant():
     n, flips = 200, 30
     visible = statistics.smallest_visible(n, flips)
@@ -81,14 +96,16 @@ def test_a_macro_average_weighs_groups_equally_and_resamples_inside_them():
     interval = statistics.macro(groups)
     assert (interval.low, interval.score, interval.high) == (0.5, 0.5, 0.5)
     mixed = statistics.macro({"law": [1.0, 0.0] * 20, "physics": [1.0, 0.0, 0.0, 0.0] * 20})
-    error = np.sqrt(0.25 / 40 + 0.1875 / 80) / 2
+    error = np.sqrt(0.25 / 39 + 0.1875 / 79) / 2
     assert mixed.score == pytest.approx(0.375)
     assert mixed.high - mixed.low == pytest.approx(2 * 1.96 * error, rel=0.08)
 
 
 def test_nothing_has_no_score():
-    for call in (lambda: statistics.wilson(0, 0), lambda: statistics.macro({"law": []})):
-        with pytest.raises(ValueError, match="at least one item"):
-            call()
+    with pytest.raises(ValueError, match="at least one item"):
+        statistics.wilson(0, 0)
+    for groups in ({}, {"law": [1.0] * 4, "logic": [1.0] * 9}):
+        with pytest.raises(ValueError, match="at least 5 items"):
+            statistics.macro(groups)
     with pytest.raises(ValueError, match="same items twice"):
         statistics.paired([1.0], [1.0, 0.0])

@@ -56,7 +56,7 @@ def test_a_train_file_without_the_papers_shots_is_refused(gsm):
 )
 def test_a_number_is_read_out_of_an_answer(gsm, answer, mark):
     (item,) = TASKS["gsm8k"].items(gsm)
-    found = TASKS["gsm8k"].mark(item, answer)
+    found = TASKS["gsm8k"].mark([item], [answer])[0]
     assert (found.read, found.correct) == mark
 
 
@@ -90,10 +90,10 @@ def test_the_ceval_prompt_is_the_papers(exam):
 def test_the_likeliest_or_the_written_letter_is_the_choice(exam):
     task = TASKS["ceval"]
     (item,) = task.items(exam)
-    assert task.mark(item, {"A": -2.0, "B": -3.0, "C": -0.5, "D": -9.0}) == Mark("C", True)
-    assert task.mark(item, {"A": -0.1, "B": -3.0, "C": -0.5, "D": -9.0}) == Mark("A", False)
-    assert task.mark(item, "答案：C").correct
-    assert task.mark(item, "我不知道").read is None
+    assert task.mark([item], [{"A": -2.0, "B": -3.0, "C": -0.5, "D": -9.0}])[0] == Mark("C", True)
+    assert task.mark([item], [{"A": -0.1, "B": -3.0, "C": -0.5, "D": -9.0}])[0] == Mark("A", False)
+    assert task.mark([item], ["答案：C"])[0].correct
+    assert task.mark([item], ["我不知道"])[0].read is None
 
 
 def test_every_ceval_subject_has_a_name():
@@ -116,11 +116,11 @@ def code_item():
     ],
 )
 def test_code_is_run_in_completion_and_in_chat_form(answer, correct):
-    assert TASKS["humaneval"].mark(code_item(), answer).correct is correct
+    assert TASKS["humaneval"].mark([code_item()], [answer])[0].correct is correct
 
 
 def test_an_empty_answer_holds_no_code():
-    assert TASKS["humaneval"].mark(code_item(), "").read is None
+    assert TASKS["humaneval"].mark([code_item()], [""])[0].read is None
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ def words() -> Any:
 def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def canned(self: engine.Engine, prompts: Sequence[list[int]], settings: engine.Settings, progress: Any) -> Any:
+    def canned(self: engine.Engine, prompts: Sequence[list[int]], settings: engine.Settings, done: Any) -> Any:
         """Problem i gets i right answers, at most all."""
         answers = []
-        for ids in prompts:
-            progress(1)
+        for number, ids in enumerate(prompts):
+            done(number, [])
             i = int(self.decode(ids).split()[1])
             texts = [f" so {i + 1}" + "!" * n if n < i else f" so {i}" + "!" * n for n in range(settings.samples)]
             answers.append([engine.Completion(text, [0], None, "stop") for text in texts])
@@ -90,6 +90,15 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
     kept, dropped = dpo.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
     assert len(kept) == 3
     assert not dropped
+
+
+def test_problems_without_a_held_out_part_are_refused_before_sampling(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    mixture.save(tmp_path / "data" / "problems.jsonl", [problem(1, "train")])
+    (tmp_path / "start").symlink_to(world / "start")
+    with pytest.raises(DataError, match="no held-out problems"):
+        preferences.collect(words(), opened(tmp_path, tmp_path / "out"), CPU)
+    assert not (tmp_path / "out" / "samples.jsonl").exists()
 
 
 def test_no_pair_is_an_error_that_says_why(world: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment import experiment, run
+from alignment import experiment, recipe, run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -48,12 +48,13 @@ def call(name: str, runs: Path, *extra: str) -> subprocess.CompletedProcess[str]
 
 
 def kill_in_the_middle(name: str, runs: Path) -> None:
-    """Start a stage, wait until its run has begun, and kill it hard a random moment later."""
+    """Start a stage, wait until it works (a training stage: until it has learnt something), and kill it hard."""
     place = runs / "quickstart" / name
     process = subprocess.Popen(
         command(name, runs), cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL
     )
-    while not run.is_run(place):
+    begun = place / ("metrics.jsonl" if name in recipe.TRAINING else run.MANIFEST)
+    while not begun.exists():
         assert process.poll() is None, f"{name} ended before it began"
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.5))

@@ -32,23 +32,11 @@ GROUPS = {
         "衣物": "帽子 外套 鞋子 衬衫 袜子 裙子 围巾 手套",
     },
 }
-FACTS = {
-    "en": {
-        "days are in a week": 7, "months are in a year": 12, "hours are in a day": 24, "minutes are in an hour": 60,
-        "legs does a dog have": 4, "wheels does a bicycle have": 2, "sides does a triangle have": 3,
-        "fingers are on one hand": 5, "legs does a spider have": 8, "centimetres are in a metre": 100,
-    },
-    "zh": {
-        "一个星期有几天": 7, "一年有几个月": 12, "一天有几小时": 24, "一小时有几分钟": 60, "一只狗有几条腿": 4,
-        "一辆自行车有几个轮子": 2, "三角形有几条边": 3, "一只手有几根手指": 5, "一只蜘蛛有几条腿": 8,
-        "一米有几厘米": 100,
-    },
-}  # fmt: skip
 
 
 def near(random: Random, right: int) -> list[str]:
     """Three wrong numbers close to the right one."""
-    return [str(n) for n in random.sample([n for n in range(max(1, right - 6), right + 7) if n != right], 3)]
+    return [str(n) for n in random.sample([n for n in range(max(10, right - 6), right + 7) if n != right], 3)]
 
 
 def same(random: Random, language: Language) -> Ask:
@@ -58,17 +46,17 @@ def same(random: Random, language: Language) -> Ask:
 
 
 def largest(random: Random, language: Language) -> Ask:
-    *wrong, right = sorted(random.sample(range(1, 100), 4))
+    *wrong, right = sorted(random.sample(range(10, 100), 4))
     return ("Which number is the largest?" if language == "en" else "哪个数最大？"), str(right), [*map(str, wrong)]
 
 
 def add(random: Random, language: Language) -> Ask:
-    a, b = random.randint(1, 9), random.randint(1, 9)
+    a, b = random.randint(11, 40), random.randint(2, 9)
     return (f"{a} + {b} = ?" if language == "en" else f"{a} + {b} 等于几？"), str(a + b), near(random, a + b)
 
 
 def following(random: Random, language: Language) -> Ask:
-    start, step = random.randint(1, 20), random.choice((1, 2, 5, 10))
+    start, step = random.randint(11, 60), random.choice((1, 2, 5, 10))
     shown, right = ", ".join(str(start + i * step) for i in range(3)), start + 3 * step
     question = f"What comes next: {shown}?" if language == "en" else f"{shown} 的下一个数是几？"
     return question, str(right), near(random, right)
@@ -89,14 +77,8 @@ def member(random: Random, language: Language) -> Ask:
     return question.replace("a animal", "an animal"), right, wrong
 
 
-def fact(random: Random, language: Language) -> Ask:
-    what, right = random.choice(list(FACTS[language].items()))
-    wrong = random.sample(sorted({n for n in FACTS[language].values() if n != right}), 3)
-    return (f"How many {what}?" if language == "en" else f"{what}？"), str(right), [*map(str, wrong)]
-
-
 def smallest(random: Random, language: Language) -> Ask:
-    right, *wrong = sorted(random.sample(range(1, 100), 4))
+    right, *wrong = sorted(random.sample(range(10, 100), 4))
     return (
         ("Pick the option whose amount is least." if language == "en" else "请选出数值最少的一项。"),
         str(right),
@@ -112,7 +94,6 @@ def odd_one_out(random: Random, language: Language) -> Ask:
 
 SEEN: dict[str, Callable[[Random, Language], Ask]] = {
     "same": same, "largest": largest, "add": add, "following": following, "opposite": opposite, "member": member,
-    "fact": fact,
 }  # fmt: skip
 UNSEEN: dict[str, Callable[[Random, Language], Ask]] = {"smallest": smallest, "odd_one_out": odd_one_out}
 

@@ -28,27 +28,27 @@ class Function:
 
 
 def add(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(2, 99)
+    x, k = pick(random, NUMBERS), random.randint(11, 99)
     return Function("add plus increase", x, f"Return {x} plus {k}.", f"{x} + {k}", (0, 7, -4))
 
 
 def subtract(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(2, 99)
+    x, k = pick(random, NUMBERS), random.randint(11, 99)
     return Function("subtract minus decrease", x, f"Return {x} minus {k}.", f"{x} - {k}", (0, 7, 120))
 
 
 def multiply(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(3, 99)
+    x, k = pick(random, NUMBERS), random.randint(11, 99)
     return Function("multiply times scale", x, f"Return {x} times {k}.", f"{x} * {k}", (1, 7, -4))
 
 
 def larger(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(2, 99)
+    x, k = pick(random, NUMBERS), random.randint(11, 99)
     return Function("larger bigger", x, f"Return the larger of {x} and {k}.", f"max({x}, {k})", (k - 3, k + 5, k + 9))
 
 
 def divisible(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(3, 99)
+    x, k = pick(random, NUMBERS), random.randint(11, 99)
     inputs = (k, k + 1, 5 * k, 5 * k - 1)
     return Function("divisible divides", x, f"Return True if {x} is divisible by {k}.", f"{x} % {k} == 0", inputs)
 
@@ -60,35 +60,35 @@ def count(random: Random) -> Function:
 
 
 def repeat(random: Random) -> Function:
-    text, k = pick(random, TEXTS), random.randint(2, 99)
+    text, k = pick(random, TEXTS), random.randint(11, 99)
     return Function("repeat copies", text, f"Repeat {text} {k} times.", f"{text} * {k}", ("a", "no", "xyz"))
 
 
 def last(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(2, 30)
+    xs, k = pick(random, LISTS), random.randint(11, 30)
     inputs = (list(range(k + 2)), list(range(k + 5, 1, -1)), [7])
     return Function("last tail", xs, f"Return the last {k} of {xs}.", f"{xs}[-{k}:]", inputs)
 
 
 def above(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(2, 99)
+    xs, k = pick(random, LISTS), random.randint(11, 99)
     inputs = ([k - 1, k, k + 1], [k + 8, 0, k + 2], [0])
     return Function("above keep", xs, f"Keep the {xs} above {k}.", f"[x for x in {xs} if x > {k}]", inputs)
 
 
 def total(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(2, 99)
+    xs, k = pick(random, LISTS), random.randint(11, 99)
     return Function("total add_up", xs, f"Return the sum of {xs} plus {k}.", f"sum({xs}) + {k}", ([], [4], [1, 2, 6]))
 
 
 def plus_times(random: Random) -> Function:
-    x, a, b = pick(random, NUMBERS), random.randint(2, 40), random.randint(3, 20)
+    x, a, b = pick(random, NUMBERS), random.randint(11, 40), random.randint(11, 20)
     promise = f"Add {a} to {x}, then multiply the result by {b}."
     return Function("two_steps", x, promise, f"({x} + {a}) * {b}", (0, 7, -3))
 
 
 def sum_above(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(2, 99)
+    xs, k = pick(random, LISTS), random.randint(11, 99)
     promise = f"Add up only those {xs} which exceed {k}."
     body = f"sum(x for x in {xs} if x > {k})"
     return Function("sum_above", xs, promise, body, ([k, k + 1], [0, 1], [k + 1, 0, k + 2]))

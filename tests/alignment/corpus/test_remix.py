@@ -48,6 +48,13 @@ def test_the_seed_decides_the_mix_and_the_order_of_the_input_does_not():
     assert mixed != remix.remix(found, plan, seed=1)
 
 
+def test_domains_are_mixed_evenly_though_little_of_one_is_taken():
+    found = corpus(math=100, web=1000)
+    plan = remix.plan({"math": 10_000, "web": 100_000}, {"math": 0.5, "web": 0.5}, budget=10_000, max_epochs=1)
+    domains = [document.domain for document in remix.remix(found, plan, seed=0)]
+    assert 15 <= domains[:50].count("web") <= 35
+
+
 @pytest.mark.parametrize(
     ("shares", "complaint"),
     [({"a": 1.0}, "no share for b"), ({"a": 1, "b": 1, "c": 1}, "no document of c"), ({"a": 0, "b": 0}, "all are 0")],

@@ -9,7 +9,7 @@ import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from alignment.errors import ModelError
-from alignment.generate import engine
+from alignment.generate import weights
 from alignment.generate.engine import Engine, Settings
 
 NEAR_TIE = 1e-3  # logits
@@ -164,13 +164,25 @@ def test_empty_input_gives_empty_output_and_an_empty_prompt_is_refused(llama, to
         engine_.generate([[]], Settings(max_new_tokens=4))
 
 
-def test_progress_counts_each_prompt_once(llama, tokenizer):
-    told: list[int] = []
+def test_each_prompt_is_handed_over_once_as_soon_as_it_is_done(llama, tokenizer):
+    told: dict[int, object] = {}
     engine_ = Engine(llama(), tokenizer, 3)
-    engine_.generate(prompts(7), Settings(max_new_tokens=5, temperature=1.0, samples=2), progress=told.append)
-    assert told == [1] * 7
-    engine_.score(prompts(7), [prompts(2)] * 7, progress=told.append)
-    assert told == [1] * 14
+    answers = engine_.generate(prompts(7), Settings(max_new_tokens=5, temperature=1.0, samples=2), told.__setitem__)
+    assert [told[i] for i in range(7)] == answers
+    told.clear()
+    scores = engine_.score(prompts(7), [prompts(2)] * 7, told.__setitem__)
+    assert [told[i] for i in range(7)] == scores
+
+
+def test_broken_weights_are_an_error_and_no_answer(llama, tokenizer):
+    model = llama()
+    engine_ = Engine(model, tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight[7] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        engine_.generate([[1, 2]], Settings(max_new_tokens=2))
+    with pytest.raises(ModelError, match="NaN"):
+        engine_.score([[1, 2]], [[[3]]])
 
 
 def test_sampling_leaves_a_model_in_training_as_it_was(llama, tokenizer):
@@ -202,4 +214,4 @@ def test_settings_that_mean_nothing_are_refused(wrong):
 def test_a_sliding_window_bounds_the_context(llama):
     model = llama()
     model.config.sliding_window = 40
-    assert engine._context(model.config, "m") == 40
+    assert weights.context(model.config, "m") == 40

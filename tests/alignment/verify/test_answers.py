@@ -23,6 +23,7 @@ from alignment.verify import answers
         ("0.50", "0.5"),
         ("-0", "0"),
         ("\u22128 degrees", "-8"),
+        ("it covers 12 m²", "12"),
         ("I cannot say.", None),
         ("", None),
     ],
@@ -45,6 +46,11 @@ def test_the_last_number_is_the_answer(text, read):
         ("The answer is 3. No: the answer is 4.", "4"),
         ("所以答案是：36。", "36"),
         ("答案为 1,024", "1024"),
+        ("The answer is 5 + 7 = 12.", "12"),
+        ("the answer is $3 x $4 = $12", "12"),
+        ("The answer is 18. 3 + 4 = 7", "18"),
+        ("So \\boxed{12} apples, of 40.", "12"),
+        ("\\boxed{1{,}250 \\text{ dollars}}", "1250"),
         ("there are 5 apples", None),
         ("####", None),
     ],
@@ -80,6 +86,19 @@ def test_numbers_are_compared_by_value(left, right, same):
         (" D\nbecause", "D"),
         ("Ａ", "A"),
         ("Because it is cold.\nC.", "C"),
+        ("B。", "B"),
+        ("B，因为天冷", "B"),
+        ("正确的选项是B", "B"),
+        ("The correct option is B", "B"),
+        ('"B"', "B"),
+        ("“B”", "B"),
+        ("选项B正确，选项A错误", "B"),
+        ("选项A错误", None),
+        ("选A是错的", None),
+        ("不选C", None),
+        ("不应该选择C，答案是D", "D"),
+        ("A, B or C", None),
+        ("Option A is wrong", None),
         ("A cat sat on the mat", None),
         ("Answer: E", None),
         ("Answer: Because", None),
@@ -153,9 +172,12 @@ def test_a_refusal_is_told_from_an_answer(text, refused):
         ("one two three four five six seven eight nine ten", 0.0, 0.0),
         ("the cat " * 50, 0.9, 1.0),
         ("我不知道" * 30, 0.9, 1.0),
-        ("short short short", 0.0, 0.0),
         ("a b c d e f g h a b c d e f g h", 0.3, 0.5),
     ],
 )
 def test_repetition_is_the_share_of_grams_seen_before(text, low, high):
     assert low <= answers.repetition(text) <= high
+
+
+def test_of_a_short_text_no_repetition_is_said():
+    assert answers.repetition("short short short") is None

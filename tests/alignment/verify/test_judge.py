@@ -21,6 +21,7 @@ CODE = Problem("f", "def one():\n", "code", tests="assert one() == 1", entry_poi
         (NUMBER, "2 + 2 = 4\n#### 4", "4", True),
         (NUMBER, "#### 4\nQ: 7", "4", True),
         (NUMBER, "it is 5", "5", False),
+        (NUMBER, "It is \\boxed{4}, not 5", "4", True),
         (NUMBER, "no idea", None, False),
         (CHOICE, "答案：B", "B", True),
         (CHOICE, "hm", None, False),
@@ -53,7 +54,8 @@ def test_many_answers_keep_their_order_and_equal_programs_run_once(monkeypatch):
     [
         ({"id": "1", "prompt": "?"}, "no kind"),
         ({"id": "1", "prompt": "?", "kind": "essay"}, "Known: number"),
-        ({"id": "1", "prompt": "?", "kind": "code", "entry_point": "f"}, "without tests"),
+        ({"id": "1", "prompt": "?", "kind": "code", "entry_point": "f"}, "Nothing could fail"),
+        ({"id": "1", "prompt": "?", "kind": "code", "tests": "print(f())", "entry_point": "f"}, "Nothing could fail"),
         ({"id": "1", "prompt": "?", "kind": "code", "tests": "assert 1"}, "no function name"),
         ({"id": "1", "prompt": "?", "kind": "number"}, "without a target"),
         ({"id": "1", "prompt": "?", "kind": "refusal", "target": "no"}, "decline"),
