@@ -7,13 +7,16 @@ The composition root: the only module that may import both the stages and eval, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alignment import terminal
+from alignment import recipe, terminal
+
+if TYPE_CHECKING:
+    from alignment.experiment import Planned
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -36,6 +39,7 @@ def run(
     from alignment import experiment
 
     planned = experiment.plan(path, edits, runs)
+    _check_tasks(planned)
     done = experiment.execute(STAGES, planned, profile=on, data_root=data_root, resume=resume)
     if (page := done[-1].path / "report.html").exists():
         terminal.console().print(f"\nThe report: {page}", markup=False)
@@ -47,6 +51,7 @@ def check(path: RecipePath, edits: Edits = []) -> None:  # noqa: B006
     from alignment import experiment
 
     planned = experiment.plan(path, edits)
+    _check_tasks(planned)
     for item in planned:
         experiment.check(item)
         typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}")  # rich takes long to load
@@ -100,13 +105,22 @@ def unpack_smollm2(
     terminal.console().print(f"{out}: unpacked", markup=False)
 
 
+def _check_tasks(planned: Iterable[Planned]) -> None:
+    """Refuse unknown evaluation tasks before the first stage runs; the stages may not import eval, this module may."""
+    for item in planned:
+        if isinstance(item.recipe, recipe.Evaluate):
+            from eval import tasks
+
+            tasks.named(list(item.recipe.tasks))
+
+
 def _stage(module: str, verb: str) -> Callable[..., Mapping[str, Any]]:
     """A stage that is imported when it is first run."""
 
-    def stage(recipe: Any, here: Any, hardware: Any) -> Mapping[str, Any]:
+    def stage(words: Any, here: Any, hardware: Any) -> Mapping[str, Any]:
         from importlib import import_module
 
-        result: Mapping[str, Any] = getattr(import_module(module), verb)(recipe, here, hardware)
+        result: Mapping[str, Any] = getattr(import_module(module), verb)(words, here, hardware)
         return result
 
     return stage

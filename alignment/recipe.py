@@ -335,8 +335,15 @@ class Evaluate(Recipe):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     data: Name  # the run whose heldout/ is the data root
     pairs: Name | None = None
-    reference: Name | None = None  # whose log-probabilities the implicit reward is measured against
+    reference: Name | None = None  # the chat model whose log-probabilities the implicit reward is measured against
     limit: Positive | None = None
+
+    @model_validator(mode="after")
+    def _scored(self) -> Evaluate:
+        scored = [model.run for model in self.models if model.form == "chat"]
+        if self.reference and self.reference not in scored:
+            raise ValueError(f"reference {self.reference} is not one of the chat models ({', '.join(scored) or 'none'})")
+        return self
 
     def _direct_runs(self) -> set[str]:
         return {name for name in (self.data, self.pairs, self.reference) if name}

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import RecipeError
 from alignment.hardware import Hardware
 from alignment.recipe import Evaluate
 from alignment.recipe import Judged as Model
@@ -26,17 +25,9 @@ HELDOUT_PAIRS = "heldout_pairs.jsonl"
 PREFERENCE = "samples/preference.jsonl"
 
 
-def check(recipe: Evaluate) -> list[Task]:
-    """Refuse unknown tasks, and a reference that is never scored; return the tasks. Loads no torch."""
-    scored = [model.run for model in recipe.models if model.form == "chat"]
-    if recipe.reference and recipe.reference not in scored:
-        raise RecipeError(f"reference: {recipe.reference} is not one of the chat models ({', '.join(scored) or 'none'}).")
-    return tasks.named(list(recipe.tasks))
-
-
 def run(recipe: Evaluate, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
     """Evaluate the recipe's models and write report.json, report.md and report.html; return the scores."""
-    wanted = check(recipe)
+    wanted = tasks.named(list(recipe.tasks))
     pairs = _pairs(here.inputs[recipe.pairs].path) if recipe.pairs else []
     reports: dict[str, dict[str, Any]] = {}
     scored: dict[str, list[Row]] = {}

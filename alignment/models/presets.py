@@ -24,6 +24,7 @@ class Shape:
     vocab: int = 102_400
     max_positions: int = 4096
     tie: bool = False
+    rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.heads % self.kv_heads:
@@ -41,7 +42,7 @@ PRESETS = {
     "1b3": Shape(24, 2048, 16, 16, 5504, vocab=32_768),
     "135m": Shape(30, 576, 9, 3, 1536, vocab=49_152, tie=True),
     "30m": Shape(8, 512, 8, 8, 1376, vocab=16_384, tie=True),
-    "quickstart": Shape(4, 128, 2, 2, 352, vocab=2048, max_positions=256, tie=True),
+    "quickstart": Shape(3, 128, 2, 2, 352, vocab=2048, max_positions=256, tie=True, rope_theta=100.0),  # short texts
 }
 
 

@@ -1,9 +1,7 @@
 """Word problems of one or two steps. The worked answer shows each step as an equation.
 
-A family is a function from a random source to (question, reasoning, result); results stay below 100.
-All families share two small tables, so that a tiny model meets each fact often: a two-digit number plus or minus a
-digit, and the times table. Numbers of the same role have the same number of digits: what is copied then stands at the
-same distance in every item of a family, which a tiny model finds thousands of updates earlier.
+A family is a function from a random source to (question, reasoning, result). Operands are single digits: a tiny model
+meets each fact of the two small tables often, and has one token to copy, since the tokenizer splits numbers.
 """
 
 from collections.abc import Callable
@@ -31,19 +29,13 @@ def scene(random: Random, language: Language) -> tuple[str, str, str]:
     return first, second, pick(random, things)
 
 
-def large(random: Random) -> int:
-    """A two-digit number that stays one after adding a digit."""
-    return random.randint(11, 40)
-
-
-def factors(random: Random) -> tuple[int, int]:
-    """Two digits whose product has two."""
-    return random.choice([(a, b) for a in range(2, 10) for b in range(2, 10) if a * b >= 10])
+def digit(random: Random) -> int:
+    return random.randint(2, 9)
 
 
 def get(random: Random, language: Language) -> Problem:
     one, two, thing = scene(random, language)
-    a, b = large(random), random.randint(2, 9)
+    a, b = digit(random), digit(random)
     if language == "en":
         question = f"{one} has {a} {thing}. {two} gives {one} {b} more. How many {thing} does {one} have now?"
         return question, f"{a} + {b} = {a + b} {thing}.", a + b
@@ -53,7 +45,7 @@ def get(random: Random, language: Language) -> Problem:
 
 def lose(random: Random, language: Language) -> Problem:
     one, two, thing = scene(random, language)
-    b, left = random.randint(2, 9), large(random)
+    b, left = digit(random), digit(random)
     a = left + b
     if language == "en":
         question = f"{one} has {a} {thing} and gives {b} of them to {two}. How many {thing} are left?"
@@ -63,7 +55,7 @@ def lose(random: Random, language: Language) -> Problem:
 
 def cost(random: Random, language: Language) -> Problem:
     one, _, thing = scene(random, language)
-    price, count = factors(random)
+    price, count = digit(random), digit(random)
     if language == "en":
         question = f"{one} buys {count} {thing}. Each costs {price} dollars. How many dollars does {one} pay?"
         return question, f"{count} * {price} = {count * price} dollars.", count * price
@@ -71,61 +63,9 @@ def cost(random: Random, language: Language) -> Problem:
     return question, f"{count} * {price} = {count * price}元。", count * price
 
 
-def share(random: Random, language: Language) -> Problem:
-    one, _, thing = scene(random, language)
-    friends, each = factors(random)
-    total = friends * each
-    if language == "en":
-        question = f"{one} shares {total} {thing} among {friends} friends. How many {thing} does each friend get?"
-        return question, f"{total} / {friends} = {each} {thing}.", each
-    question = f"{one}把{total}{thing}平均分给{friends}个朋友。每人得多少{thing}？"
-    return question, f"{total} / {friends} = {each}{thing}。", each
-
-
-def compare(random: Random, language: Language) -> Problem:
-    one, two, thing = scene(random, language)
-    b, more = random.randint(2, 9), large(random)
-    a = b + more
-    if language == "en":
-        question = f"{one} has {a} {thing} and {two} has {b}. How many more {thing} does {one} have than {two}?"
-        return question, f"{a} - {b} = {more} {thing}.", more
-    return f"{one}有{a}{thing}，{two}有{b}{thing}。{one}比{two}多多少{thing}？", f"{a} - {b} = {more}{thing}。", more
-
-
-def boxes(random: Random, language: Language) -> Problem:
-    _, _, thing = scene(random, language)
-    a, b = factors(random)
-    if language == "en":
-        question = f"There are {a} boxes with {b} {thing} in each box. How many {thing} are there in all?"
-        return question, f"{a} * {b} = {a * b} {thing}.", a * b
-    return f"有{a}个盒子，每个盒子里有{b}{thing}。一共有多少{thing}？", f"{a} * {b} = {a * b}{thing}。", a * b
-
-
-def give_then_find(random: Random, language: Language) -> Problem:
-    one, two, thing = scene(random, language)
-    b, c, left = random.randint(2, 9), random.randint(2, 9), large(random)
-    a, end = left + b, left + c
-    if language == "en":
-        question = f"{one} has {a} {thing}. {one} gives {two} {b} and then finds {c}. How many {thing} does {one} have?"
-        return question, f"{a} - {b} = {left}.\n{left} + {c} = {end} {thing}.", end
-    question = f"{one}有{a}{thing}，先给{two}{b}{thing}，后来又找到{c}{thing}。{one}有多少{thing}？"
-    return question, f"{a} - {b} = {left}。\n{left} + {c} = {end}{thing}。", end
-
-
-def bags_and_more(random: Random, language: Language) -> Problem:
-    one, _, thing = scene(random, language)
-    (a, b), c = factors(random), random.randint(2, 9)
-    end = a * b + c
-    if language == "en":
-        question = f"{one} has {a} bags of {b} {thing} and {c} single {thing}. How many {thing} does {one} have?"
-        return question, f"{a} * {b} = {a * b}.\n{a * b} + {c} = {end} {thing}.", end
-    question = f"{one}有{a}袋{thing[1:]}，每袋{b}{thing[0]}，另外还有{c}{thing}。{one}一共有多少{thing}？"
-    return question, f"{a} * {b} = {a * b}。\n{a * b} + {c} = {end}{thing}。", end
-
-
 def plain(random: Random, language: Language) -> Problem:
     sign = random.choice("+-*/")
-    a, b = (large(random), random.randint(2, 9)) if sign in "+-" else factors(random)
+    a, b = digit(random), digit(random)
     left, result = {"+": (a, a + b), "-": (a + b, a), "*": (a, a * b), "/": (a * b, a)}[sign]
     word = SIGNS[language][sign]  # in words, so that items that differ in the sign alone differ as texts, too
     question = f"What is {left} {word} {b}?" if language == "en" else f"{left}{word}{b}等于多少？"
@@ -133,8 +73,8 @@ def plain(random: Random, language: Language) -> Problem:
 
 
 def bus(random: Random, language: Language) -> Problem:
-    a, b, off = large(random), random.randint(2, 9), random.randint(2, 9)
-    end = a + b - off
+    left, b, off = digit(random), digit(random), digit(random)
+    a, end = left + off, left + b
     if language == "en":
         question = f"A bus carries {a} people. At the next stop {b} get on and {off} get off. How many people ride on?"
         return question, f"{a} + {b} = {a + b}.\n{a + b} - {off} = {end} people.", end
@@ -144,7 +84,7 @@ def bus(random: Random, language: Language) -> Problem:
 
 def age(random: Random, language: Language) -> Problem:
     one, two, _ = scene(random, language)
-    young, gap = large(random), random.randint(2, 9)
+    young, gap = digit(random), digit(random)
     old = young + gap
     if language == "en":
         question = f"{one} is {old} years old and {two} is {gap} years younger. What is the age of {two}?"
@@ -152,10 +92,7 @@ def age(random: Random, language: Language) -> Problem:
     return f"{one}今年{old}岁，{two}的年龄小{gap}岁。{two}今年几岁？", f"{old} - {gap} = {young}岁。", young
 
 
-SEEN: dict[str, Callable[[Random, Language], Problem]] = {
-    "get": get, "lose": lose, "cost": cost, "share": share, "compare": compare, "boxes": boxes,
-    "give_then_find": give_then_find, "bags_and_more": bags_and_more, "plain": plain,
-}  # fmt: skip
+SEEN: dict[str, Callable[[Random, Language], Problem]] = {"get": get, "lose": lose, "cost": cost, "plain": plain}
 UNSEEN: dict[str, Callable[[Random, Language], Problem]] = {"bus": bus, "age": age}
 
 

@@ -34,11 +34,6 @@ GROUPS = {
 }
 
 
-def near(random: Random, right: int) -> list[str]:
-    """Three wrong numbers close to the right one."""
-    return [str(n) for n in random.sample([n for n in range(max(10, right - 6), right + 7) if n != right], 3)]
-
-
 def same(random: Random, language: Language) -> Ask:
     words = [word for group in GROUPS[language].values() for word in group.split()]
     right, *wrong = random.sample(words, 4)
@@ -50,31 +45,12 @@ def largest(random: Random, language: Language) -> Ask:
     return ("Which number is the largest?" if language == "en" else "哪个数最大？"), str(right), [*map(str, wrong)]
 
 
-def add(random: Random, language: Language) -> Ask:
-    a, b = random.randint(11, 40), random.randint(2, 9)
-    return (f"{a} + {b} = ?" if language == "en" else f"{a} + {b} 等于几？"), str(a + b), near(random, a + b)
-
-
-def following(random: Random, language: Language) -> Ask:
-    start, step = random.randint(11, 60), random.choice((1, 2, 5, 10))
-    shown, right = ", ".join(str(start + i * step) for i in range(3)), start + 3 * step
-    question = f"What comes next: {shown}?" if language == "en" else f"{shown} 的下一个数是几？"
-    return question, str(right), near(random, right)
-
-
 def opposite(random: Random, language: Language) -> Ask:
     pairs = [pair.split("-") for pair in OPPOSITES[language].split()]
     chosen = random.sample(pairs, 4)
     (word, right), *others = [random.sample(pair, 2) for pair in chosen]
     question = f"What is the opposite of {word}?" if language == "en" else f"“{word}”的反义词是哪个？"
     return question, right, [other[0] for other in others]
-
-
-def member(random: Random, language: Language) -> Ask:
-    name, *others = random.sample(list(GROUPS[language]), 4)
-    question = f"Which of these is a {name}?" if language == "en" else f"下面哪个是{name}？"
-    right, *wrong = (random.choice(GROUPS[language][group].split()) for group in (name, *others))
-    return question.replace("a animal", "an animal"), right, wrong
 
 
 def smallest(random: Random, language: Language) -> Ask:
@@ -92,9 +68,7 @@ def odd_one_out(random: Random, language: Language) -> Ask:
     return question, random.choice(one.split()), random.sample(three.split(), 3)
 
 
-SEEN: dict[str, Callable[[Random, Language], Ask]] = {
-    "same": same, "largest": largest, "add": add, "following": following, "opposite": opposite, "member": member,
-}  # fmt: skip
+SEEN: dict[str, Callable[[Random, Language], Ask]] = {"same": same, "largest": largest, "opposite": opposite}
 UNSEEN: dict[str, Callable[[Random, Language], Ask]] = {"smallest": smallest, "odd_one_out": odd_one_out}
 
 
@@ -103,4 +77,6 @@ def choice(random: Random, family: str, language: Language) -> Exercise:
     question, right, wrong = (SEEN | UNSEEN)[family](random, language)
     choices = random.sample([right, *wrong], 4)
     letter = LETTERS[choices.index(right)]
-    return Exercise("choice", family, language, question, target=letter, choices=tuple(choices), unseen=family in UNSEEN)
+    return Exercise(
+        "choice", family, language, question, target=letter, choices=tuple(choices), unseen=family in UNSEEN
+    )

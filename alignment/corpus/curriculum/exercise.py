@@ -73,8 +73,12 @@ def answer(exercise: Exercise) -> str:
         case "code":
             return f"```python\n{exercise.question}{exercise.reasoning}```"
         case "choice":
-            right = exercise.choices[LETTERS.index(exercise.target)]  # named before its letter: one step, then a look-up
-            return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[exercise.language] + exercise.target
+            right = exercise.choices[
+                LETTERS.index(exercise.target)
+            ]  # named before its letter: one step, then a look-up
+            return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[
+                exercise.language
+            ] + exercise.target
         case _:
             return exercise.reasoning
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from string import ascii_lowercase
 
 from alignment.corpus.curriculum.exercise import Exercise, Language, pick
 
@@ -32,48 +31,14 @@ def add(random: Random) -> Function:
     return Function("add plus increase", x, f"Return {x} plus {k}.", f"{x} + {k}", (0, 7, -4))
 
 
-def subtract(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(11, 99)
-    return Function("subtract minus decrease", x, f"Return {x} minus {k}.", f"{x} - {k}", (0, 7, 120))
-
-
 def multiply(random: Random) -> Function:
     x, k = pick(random, NUMBERS), random.randint(11, 99)
     return Function("multiply times scale", x, f"Return {x} times {k}.", f"{x} * {k}", (1, 7, -4))
 
 
-def larger(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(11, 99)
-    return Function("larger bigger", x, f"Return the larger of {x} and {k}.", f"max({x}, {k})", (k - 3, k + 5, k + 9))
-
-
-def divisible(random: Random) -> Function:
-    x, k = pick(random, NUMBERS), random.randint(11, 99)
-    inputs = (k, k + 1, 5 * k, 5 * k - 1)
-    return Function("divisible divides", x, f"Return True if {x} is divisible by {k}.", f"{x} % {k} == 0", inputs)
-
-
-def count(random: Random) -> Function:
-    text, letter = pick(random, TEXTS), random.choice(ascii_lowercase)
-    inputs = ("", letter * 3, f"{letter}0{letter}", "0")
-    return Function("count letters", text, f"Count the letter {letter} in {text}.", f"{text}.count('{letter}')", inputs)
-
-
 def repeat(random: Random) -> Function:
     text, k = pick(random, TEXTS), random.randint(11, 99)
     return Function("repeat copies", text, f"Repeat {text} {k} times.", f"{text} * {k}", ("a", "no", "xyz"))
-
-
-def last(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(11, 30)
-    inputs = (list(range(k + 2)), list(range(k + 5, 1, -1)), [7])
-    return Function("last tail", xs, f"Return the last {k} of {xs}.", f"{xs}[-{k}:]", inputs)
-
-
-def above(random: Random) -> Function:
-    xs, k = pick(random, LISTS), random.randint(11, 99)
-    inputs = ([k - 1, k, k + 1], [k + 8, 0, k + 2], [0])
-    return Function("above keep", xs, f"Keep the {xs} above {k}.", f"[x for x in {xs} if x > {k}]", inputs)
 
 
 def total(random: Random) -> Function:
@@ -94,10 +59,7 @@ def sum_above(random: Random) -> Function:
     return Function("sum_above", xs, promise, body, ([k, k + 1], [0, 1], [k + 1, 0, k + 2]))
 
 
-SEEN: dict[str, Callable[[Random], Function]] = {
-    "add": add, "subtract": subtract, "multiply": multiply, "larger": larger, "divisible": divisible,
-    "count": count, "repeat": repeat, "last": last, "above": above, "total": total,
-}  # fmt: skip
+SEEN: dict[str, Callable[[Random], Function]] = {"add": add, "multiply": multiply, "repeat": repeat, "total": total}
 UNSEEN: dict[str, Callable[[Random], Function]] = {"plus_times": plus_times, "sum_above": sum_above}
 
 
