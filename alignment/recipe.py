@@ -294,6 +294,12 @@ class Preferences(Recipe):
     stage: Literal["preferences"]
     start: Start
     data: Name
+    kinds: Annotated[tuple[Literal["number", "choice", "code", "refusal"], ...], Field(min_length=1)] = (
+        "number",
+        "choice",
+        "code",
+        "refusal",
+    )
     samples: Annotated[int, Field(ge=2)] = 4
     temperature: Rate = 1.0
     top_p: Share = 1.0

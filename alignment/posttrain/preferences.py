@@ -30,7 +30,7 @@ def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, flo
     path = here.inputs[recipe.data].path / "problems.jsonl"
     if not path.exists():
         raise DataError(f"{path}: no such file. Name a run that writes problems.")
-    rows = list(mixture.load(path))
+    rows = [row for row in mixture.load(path) if row["kind"] in recipe.kinds]
     if not any(row["split"] == "heldout" for row in rows):
         raise DataError(f"{path}: no held-out problems, so DPO could not be measured. Keep some (`split: heldout`).")
     samples = sample(recipe, here, hardware, rows)

@@ -20,16 +20,17 @@ from alignment import experiment, recipe, run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+CHOICE = "shares={choice: 0.7, math: 0.1, code: 0.1, talk: 0.05, refusal: 0.05}"  # its format is learnt first: pairs
 SMALL = {
-    "curriculum": ["documents=1500", "instructions=300", "problems=60", "heldout_problems=24", "heldout_items=12"],
-    "corpus": ["bytes=500000", "data.1.limit_bytes=300000", "data.2.limit_bytes=300000"],
+    "curriculum": ["documents=1500", "instructions=700", "problems=80", "heldout_problems=40", "heldout_items=16", CHOICE],
+    "corpus": ["bytes=400000", "data.1.limit_bytes=300000", "data.2.limit_bytes=300000"],
     "tokenizer": ["vocab_size=1024", "sample_bytes=200000"],
     "shards": [],
-    "pretrain": ["model={layers: 2, width: 64, heads: 2}", "tokens=120000", "batch_size=8", "checkpoint_every=10"],
+    "pretrain": ["model={layers: 2, width: 64, heads: 2}", "tokens=120000", "checkpoint_every=10", "log_every=5"],
     "mixture": [],
-    "sft": ["optim.epochs=1", "optim.batch_size=16"],
-    "preferences": ["samples=2", "max_new_tokens=16"],
-    "dpo": ["optim.epochs=1"],
+    "sft": ["optim.epochs=4", "optim.learning_rate=3e-3"],
+    "preferences": ["kinds=[choice]", "max_new_tokens=16"],
+    "dpo": [],
     "evaluate": ["limit=4"],
 }
 
