@@ -160,6 +160,7 @@ class Filters(Words):
     """Quality rules. A document that breaks one goes, and the ledger says which."""
 
     min_characters: Positive = 200
+    max_characters: Positive = 1_000_000
     max_symbol_share: Share = 0.45
     max_repeated_line_share: Share = 0.3
     min_letter_share: Share = 0.25

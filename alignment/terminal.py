@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import time
@@ -97,6 +98,8 @@ def guarded(call: Callable[[], Any], *, resumes: bool) -> int:
 
     again = "the same command with --resume" if resumes else "the same command again"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before any library reads it
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours are shown
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nobody asked for
     try:
         if not Path("recipes").is_dir():
             raise PlumblineError("no recipes/ here: nothing is installed as a package, run this from the project's root.")

@@ -110,6 +110,7 @@ def _deduplicated(raw: list[Document], templated: set[str], recipe: words.Corpus
 def _filtered(unique: list[Document], limits: words.Filters, book: Ledger) -> list[Document]:
     rules = [
         filters.shorter_than(limits.min_characters),
+        filters.longer_than(limits.max_characters),
         filters.letters_below(limits.min_letter_share),
         filters.symbols_above(limits.max_symbol_share),
         filters.repeated_lines_above(limits.max_repeated_line_share),

@@ -23,6 +23,12 @@ def shorter_than(characters: int) -> Filter:
     return lambda document: reason if len(document.text) < characters else None
 
 
+def longer_than(characters: int) -> Filter:
+    """Refuse documents with more characters, where a single one would outweigh its domain."""
+    reason = f"longer than {characters} characters"
+    return lambda document: reason if len(document.text) > characters else None
+
+
 def letters_below(share: float) -> Filter:
     """Refuse tables of numbers and drawings: too few letters of any script."""
     reason = f"letters below {share:.0%}"

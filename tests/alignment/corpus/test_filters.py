@@ -12,6 +12,7 @@ def document(text):
     ("rule", "goes", "stays"),
     [
         (filters.shorter_than(5), "abcd", "abcde"),
+        (filters.longer_than(5), "abcdef", "abcde"),
         (filters.letters_below(0.5), "12 34 ab", "12 abc 3"),
         (filters.symbols_above(0.3), "a_b-c=", "abc def."),
         (filters.repeated_lines_above(0.4), "same line\nsame line\n", "same line\nother line\n\n\n"),
