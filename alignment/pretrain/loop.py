@@ -3,7 +3,7 @@
 One update is the recipe's batch, in as many forward passes as the machine needs. The loss is the sum over all tokens
 divided by their number over all passes and ranks, so that neither changes the gradient. Weights and moments are
 float32. Where the profile says bfloat16, a GPU computes under autocast, and a CPU with a bfloat16 copy of the weights
-(`models.masters`), which is twice as fast there. The axes: B sequences, T positions, V vocabulary.
+(`models.masters`). The axes: B sequences, T positions, V vocabulary.
 """
 
 from __future__ import annotations
