@@ -89,20 +89,27 @@ class Card(schema.Words):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass
 class Opened:
-    """A card with its files at hand. `dropped` counts by reason what the last reading left out."""
+    """A card with its files at hand: the rows that the last reading took, and by reason what it left out of them."""
 
     card: Card
     paths: tuple[Path, ...]
     digest: str
+    rows_read: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"revision": self.card.revision, "rows": self.rows_read, "digest": self.digest}
 
     def documents(self) -> Iterator[Document]:
         """Read raw documents; what a row does not say about itself, the card says."""
         self._expect((DOCUMENTS,), "documents")
+        self.rows_read = 0
         for path in self.paths:
             for found in readers.read(path, self.card.domain, dump=f"{self.card.name}/{path.name}"):
+                self.rows_read += 1
                 language = self.card.language if found.language == readers.UNKNOWN else found.language
                 yield replace(found, id=f"{found.dump}:{found.id}", language=language)
 
@@ -119,8 +126,10 @@ class Opened:
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Read the rows as they stand, each with the place that a complaint can name; placeholders are filled."""
         self.dropped.clear()
+        self.rows_read = 0
         for path in self.paths:
             for where, record in rows.records(path):
+                self.rows_read += 1
                 missing = [name for name in self.card.columns if name not in record]
                 if missing:
                     raise DataError(f"{where}: no column {missing[0]!r}, which card {self.card.name} promises.")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment import hardware, recipe, run, terminal
+from alignment import hardware, manifest, recipe, run, terminal
 from alignment.errors import HardwareError, HubError, PlumblineError, RecipeError, RunError
 
 Stage = Callable[[Any, run.Run, hardware.Hardware], Mapping[str, Any]]
@@ -103,10 +103,10 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
     inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
     cards = _cards(item.recipe, data_root)
     words, start = _start(item.recipe.model_dump(mode="json"))
-    planned = run.manifest(
+    planned = manifest.compose(
         words=words,
         inputs={name: found.fingerprint for name, found in inputs.items()} | start,
-        cards={name: card.digest for name, card in cards.items()} | _installed(item.recipe),
+        cards={name: card.about() for name, card in cards.items()} | _installed(item.recipe),
         hardware=asdict(machine),
     )
     if done := _finished(item.path, planned):
@@ -125,7 +125,9 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
             resume=resume,
             recipe_text=item.file.read_text(encoding="utf-8"),
         )
-        sealed = run.finish(live, stage(item.recipe, live, machine))
+        numbers = stage(item.recipe, live, machine)
+        live.manifest["cards"].update((name, card.about()) for name, card in cards.items())  # with the rows it gave
+        sealed = run.finish(live, numbers)
     _say(machine, f"  done in {time.monotonic() - began:.0f} s. {_line(sealed.manifest.get('numbers', {}))}")
     return sealed
 
@@ -152,13 +154,13 @@ def _cards(words: recipe.Recipe, data_root: Path | None) -> dict[str, Any]:
     return {name: data_card.open_card(name, data_root, training=True) for name in sorted(words.cards())}
 
 
-def _installed(words: recipe.Recipe) -> dict[str, str]:
+def _installed(words: recipe.Recipe) -> dict[str, dict[str, Any]]:
     """What stands for the card of installed text: a digest of everything that is installed."""
     if not isinstance(words, recipe.Corpus) or not any(source.installed for source in words.data):
         return {}
     from alignment.corpus import installed
 
-    return {"installed:": installed.digest()}
+    return {"installed:": {"revision": None, "rows": None, "digest": installed.digest()}}
 
 
 def _start(words: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -194,7 +196,7 @@ def _finished(path: Path, planned: Mapping[str, Any]) -> run.Finished | None:
         return None
     if old["fingerprint"] != planned["fingerprint"]:
         raise RunError(
-            f"{path}: finished with another recipe or other inputs ({run.first_difference(old, planned)}). "
+            f"{path}: finished with another recipe or other inputs ({manifest.first_difference(old, planned)}). "
             "Nothing is overwritten: choose another --runs, or remove that run yourself."
         )
     return run.read(path)

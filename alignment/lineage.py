@@ -39,7 +39,7 @@ def trace(path: Path, *, verify: bool = False) -> Iterator[str]:
     """Describe the chain, a line a run."""
     for here in chain(path, verify=verify):
         inputs = ", ".join(f"{name} {_short(value)}" for name, value in here.manifest["inputs"].items()) or "nothing before"
-        cards = "".join(f", card {name} {_short(digest)}" for name, digest in here.manifest["cards"].items())
+        cards = "".join(f", card {name} {_short(card['digest'])}" for name, card in here.manifest["cards"].items())
         size = sum(output["bytes"] for output in here.manifest["outputs"].values())
         yield (
             f"{here.fingerprint[:12]}  {here.path.name:<12} {here.manifest['stage']:<12} "

@@ -1,6 +1,7 @@
 """Every word a recipe may contain: YAML in, a frozen, checked object out.
 
-`stage:` picks the schema; `schema.py` reads strictly and words the complaints. No torch here: `check` answers at once.
+`stage:` picks the schema; `section.py` holds the parts that stages are made of, `schema.py` reads strictly and words the
+complaints. No torch here: `check` answers at once.
 """
 
 from __future__ import annotations
@@ -15,59 +16,16 @@ from pydantic import Field, field_validator, model_validator
 from alignment import schema
 from alignment.errors import RecipeError
 from alignment.schema import Name, Positive, Rate, Share, Words
-
-UNPINNED = "unpinned"
-
-
-class Start(Words):
-    """Where a model comes from: a neighbouring run, a hub name with a revision, or a folder (command line only)."""
-
-    run: Name | None = None
-    hub: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str | None = Field(default=None, pattern=rf"^([0-9a-f]{{40}}|{UNPINNED})$")
-    folder: str | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Start:
-        if sum(value is not None for value in (self.run, self.hub, self.folder)) != 1:
-            raise ValueError("give exactly one of run, hub (with revision) and folder")
-        if self.hub and not self.revision:
-            raise ValueError("a hub name needs a revision: a commit hash, or `unpinned` until `python -m alignment pin`")
-        if self.revision and not self.hub:
-            raise ValueError("revision goes with hub")
-        return self
-
-
-class Source(Words):
-    """Rows of one run or one card."""
-
-    run: Name | None = None
-    card: Name | None = None
-    rows: Positive | None = None  # the first so many
-
-    @model_validator(mode="after")
-    def _one(self) -> Source:
-        if (self.run is None) == (self.card is None):
-            raise ValueError("give exactly one of run and card")
-        return self
-
-
-class RawText(Words):
-    """Documents of one run, one card, or the Python that is installed."""
-
-    run: Name | None = None
-    card: Name | None = None
-    installed: Literal["stdlib", "packages"] | None = None  # text that every machine with the requirements has
-    domain: str | None = None
-    rows: Positive | None = None  # the first so many
-    limit_bytes: Positive | None = None
-    dedup: bool = True  # False: near-duplicates stay (templated text); exact ones always go
-
-    @model_validator(mode="after")
-    def _one(self) -> RawText:
-        if sum(value is not None for value in (self.run, self.card, self.installed)) != 1:
-            raise ValueError("give exactly one of run, card and installed")
-        return self
+from alignment.section import UNPINNED as UNPINNED
+from alignment.section import Adapter as Adapter
+from alignment.section import Filters as Filters
+from alignment.section import Model as Model
+from alignment.section import Near as Near
+from alignment.section import Optim as Optim
+from alignment.section import PretrainOptim as PretrainOptim
+from alignment.section import RawText as RawText
+from alignment.section import Source as Source
+from alignment.section import Start as Start
 
 
 class Recipe(Words):
@@ -104,27 +62,6 @@ def _names(value: Any, key: str) -> Iterable[str]:
             yield from _names(inner, key)
 
 
-class Optim(Words):
-    """Optimisation in the paper's words. `batch_size` counts sequences (or pairs) per update, over the whole machine."""
-
-    learning_rate: Rate
-    batch_size: Positive
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all updates
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Rate = 1.0
-
-
-class Adapter(Words):
-    """LoRA: what is trained instead of the full weights. The adapter is merged into the base at the end."""
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: Share = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
 # -- from raw text to a base model ------------------------------------------------------------------------------------
 
 
@@ -138,6 +75,7 @@ class Curriculum(Recipe):
     heldout_problems: Positive
     heldout_items: Positive
     shares: dict[Literal["math", "code", "choice", "talk", "refusal"], Share]
+    careless: Share = 0.0  # of the instructions that can be verified: bad answers, as collected data has
 
     @field_validator("shares")
     @classmethod
@@ -145,25 +83,6 @@ class Curriculum(Recipe):
         if not any(shares.values()):
             raise ValueError("at least one share must be above 0")
         return shares
-
-
-class Near(Words):
-    """MinHash near-duplicates: candidates by banding, verified by exact Jaccard."""
-
-    shingle: Positive = 5
-    hashes: Positive = 112
-    bands: Positive = 28  # four rows each: finds 99.9 % of the pairs at J = 0.7, which are then verified
-    threshold: Share = 0.7
-
-
-class Filters(Words):
-    """Quality rules. A document that breaks one goes, and the ledger says which."""
-
-    min_characters: Positive = 200
-    max_characters: Positive = 1_000_000
-    max_symbol_share: Share = 0.45
-    max_repeated_line_share: Share = 0.3
-    min_letter_share: Share = 0.25
 
 
 class Corpus(Recipe):
@@ -206,36 +125,6 @@ class Shards(Recipe):
 
     def _direct_runs(self) -> set[str]:
         return {self.data, self.tokenizer}
-
-
-class Model(Words):
-    """A preset by name, or a shape in the family's words."""
-
-    preset: str | None = None
-    layers: Positive | None = None
-    width: Positive | None = None
-    heads: Positive | None = None
-    kv_heads: Positive | None = None
-    ffn: Positive | None = None
-    tie: bool | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Model:
-        shape = (self.layers, self.width, self.heads)
-        if self.preset is None and None in shape:
-            raise ValueError("give preset, or layers, width and heads")
-        return self
-
-
-class PretrainOptim(Words):
-    """AdamW and its schedule (paper 2.3). Warm-up counts updates."""
-
-    learning_rate: Rate
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    clip: Rate = 1.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 2000
-    schedule: Literal["multi-step", "cosine"] = "multi-step"
 
 
 class Pretrain(Recipe):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,17 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignment import terminal
+from alignment import manifest, terminal
 from alignment.errors import RunError
+from alignment.manifest import versions as versions
 from alignment.terminal import Progress as Progress
 from alignment.terminal import console as console
 
 MANIFEST = "run.json"
-FORMAT = "plumbline-run-1"
 HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
 OUTSIDE = ("eval", "checkpoints", "log.txt", MANIFEST)
 OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl"}  # what a run holds before its stage has made anything
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -99,58 +97,7 @@ class Run:
             yield Progress(total)
 
 
-# -- fingerprints -----------------------------------------------------------------------------------------------------
-
-
-def fingerprint(words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str]) -> str:
-    """Hash what a stage will do: its recipe, the fingerprints of its inputs, the digests of its data.
-
-    Not the location, not the hardware, not the profiles it fits.
-    """
-    known = {key: value for key, value in words.items() if key != "fits"}
-    text = json.dumps({"recipe": known, "inputs": inputs, "cards": cards}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Name the first field in which two manifests differ, with both values."""
-    for part, prefix in (("recipe", ""), ("inputs", "inputs."), ("cards", "cards.")):
-        before, after = _flat(old[part]), _flat(new[part])
-        for name in sorted(before.keys() | after.keys()):
-            if name.split(".")[0] != "fits" and before.get(name) != after.get(name):
-                return f"{prefix}{name}: was {before.get(name)!r}, now {after.get(name)!r}"
-    return "nothing that is recorded"
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
-    if pairs is None:
-        return {name: value}
-    return {key: v for k, inner in pairs for key, v in _flat(inner, f"{name}.{k}" if name else str(k)).items()}
-
-
 # -- begin, finish, read ----------------------------------------------------------------------------------------------
-
-
-def manifest(
-    *, words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str], hardware: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Compose the manifest of a run that is about to begin."""
-    return {
-        "format": FORMAT,
-        "stage": words["stage"],
-        "finished": False,
-        "fingerprint": fingerprint(words, inputs, cards),
-        "recipe": json.loads(json.dumps(words, default=str)),
-        "inputs": dict(inputs),
-        "cards": dict(cards),
-        "seed": words["seed"],
-        "hardware": dict(hardware),
-        "command": ["python", "-m", "alignment", *sys.argv[1:]],
-        "git": _git(),
-        "versions": versions(),
-        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    }
 
 
 def begin(
@@ -195,7 +142,7 @@ def _may_begin(path: Path, plan: Mapping[str, Any], resume: bool) -> bool:
         return True
     if holds - OURS:
         raise RunError(
-            f"{path}: the unfinished run differs from this recipe ({first_difference(old, plan)}). "
+            f"{path}: the unfinished run differs from this recipe ({manifest.first_difference(old, plan)}). "
             "Restore the recipe, choose another --runs, or remove that run yourself."
         )
     return False
@@ -267,20 +214,6 @@ def write_text(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    import platform
-    from importlib import metadata
-
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found
-
-
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
@@ -297,24 +230,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{file}: not a manifest ({error}). Run the stage again elsewhere (--runs).") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise RunError(f"{file}: not written by this toolkit (format {FORMAT} expected).")
+    if not isinstance(found, dict) or found.get("format") != manifest.FORMAT:
+        raise RunError(f"{file}: not written by this toolkit (format {manifest.FORMAT} expected).")
     return found
 
 
 def _seal(found: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in found.items() if key != "seal"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _git() -> dict[str, Any]:
-    import subprocess
-
-    def ask(*words: str) -> str | None:
-        try:
-            return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None  # not a checkout: recorded as unknown
-
-    status = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "clean": None if status is None else not status}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from alignment import run, terminal, tokenizer
+from alignment import manifest, run, terminal, tokenizer
 
 ROOT = Path(__file__).parents[1]
 CORPUS = "stage: corpus\ndata: [{installed: stdlib, limit_bytes: 200000}]\nshares: {code: 1}\nbytes: 100000\n"
@@ -80,7 +80,7 @@ def prepare(folder: Path) -> None:
     """A sealed run with a corpus of nothing, one whose file was removed since, and a model folder without weights."""
     for name in ("made", "holed"):
         words = {"stage": "corpus", "seed": 0}
-        plan = run.manifest(words=words, inputs={}, cards={}, hardware={})
+        plan = manifest.compose(words=words, inputs={}, cards={}, hardware={})
         place = folder / "runs" / "bad" / name
         here = run.begin(place, plan, inputs={}, cards={}, main=True, resume=False, recipe_text="")
         for file in ("documents.jsonl", "instructions.jsonl", "notes.txt"):

@@ -21,9 +21,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     norm = float("nan")  # of the gradient, before clipping, at the latest step
 
-    def __init__(
-        self, model: nn.Module, dtype: torch.dtype, *, clip: float, weight_decay: float, **words: Any
-    ) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, clip: float, weight_decay: float, **words: Any) -> None:
         """Take over a float32 model. Matrices decay, norms and other vectors do not; `clip` bounds the gradient norm."""
         self.clip = clip
         trained = [p for p in model.parameters() if p.requires_grad]

@@ -24,7 +24,7 @@ from alignment import chat
 from alignment.errors import DataError, ModelError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import mixture, start, trainer
+from alignment.posttrain import mixture, report, start, trainer
 from alignment.recipe import DPO
 from alignment.run import Run
 
@@ -52,16 +52,15 @@ class Tokenised(DPOTrainer):  # type: ignore[misc]
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
+@trainer.process_group()
 def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
     """Write the aligned model to `model/`; return the loss, how often the chosen answer wins, and the margins."""
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
-    folder = start.locate(recipe.start, here)
-    tokenizer = build.read_tokenizer(folder)
-    chat.check_template(tokenizer, recipe.template, str(folder))
-    raw, heldout = gather(recipe, here)
+    folder, tokenizer = start.open_tokenizer(recipe, here)
+    raw, raw_unseen = gather(recipe, here)
     pairs, dropped = tokenise(raw, tokenizer, recipe.max_length)
-    unseen, _ = tokenise(heldout, tokenizer, recipe.max_length)
+    unseen, _ = tokenise(raw_unseen, tokenizer, recipe.max_length)
     here.say(f"{len(pairs):,} pairs; dropped: {mixture.said(dropped)}")
     lengths = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
     order = trainer.order(lengths, recipe.optim, recipe.seed)
@@ -86,14 +85,13 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
         peft_config=trainer.lora(recipe.adapter),
     )
     began = time.monotonic()
-    with trainer.reporting(learner, here, "dpo", [lengths[i] for i in order], NAMES) as report:
+    measured = sizes(pairs, learner.model)
+    with report.reporting(learner, here, hardware, "dpo", [measured[i] for i in order], NAMES) as log:
         learner.add_callback(FirstLoss())
         trainer.train(learner, here, hardware)
-    numbers = report.closing("loss", "accuracy", "margin")
+    numbers = log.closing("loss", "accuracy", "margin")
     if unseen:
-        found = learner.evaluate()
-        numbers["heldout_accuracy"] = found["eval_rewards/accuracies"]
-        numbers["heldout_margin"] = found["eval_rewards/margins"]
+        numbers |= heldout(learner)
     seconds = round(time.monotonic() - began, 1)
     trainer.save(learner, tokenizer, pad, folder, here)
     return {
@@ -140,6 +138,41 @@ def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int
             else:
                 kept.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
     return kept, dropped
+
+
+@torch.no_grad()
+def heldout(learner: DPOTrainer) -> dict[str, float]:
+    """How often held-out pairs have a positive implicit reward margin (a tie counts half), and the mean margin.
+
+    TRL's own evaluation averages batch means, and counts some pairs twice where the ranks cannot share them evenly.
+    """
+    rows = sorted(learner.eval_dataset, key=lambda row: len(row["prompt_ids"]))
+    total = torch.zeros(2, dtype=torch.float64, device=learner.accelerator.device)  # pairs won, margins
+    learner.model.eval()
+    for inputs, counts in trainer.batches(learner, rows):
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        with learner.compute_loss_context_manager():
+            logps = learner.model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs.double().sum(1)
+        chosen, rejected = logps.chunk(2)
+        margins = (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+        if counts:
+            total += torch.stack([(torch.sign(margins) + 1).sum() / 2, learner.args.beta * margins.sum()])
+    won, margin = (learner.accelerator.reduce(total, "sum") / len(rows)).tolist()
+    return {"heldout_accuracy": won, "heldout_margin": margin}
+
+
+def sizes(pairs: list[Pair], model: Any) -> list[report.Size]:
+    """Measure pairs: the policy learns from two sequences, the reference was scored before.
+
+    No bytes: the loss says how surely one answer is preferred, not how well a text is predicted.
+    """
+    work, found = report.operations(model), []
+    for pair in pairs:
+        learnt = [len(pair[side]) for side in ("chosen_ids", "rejected_ids")]
+        tokens = [len(pair["prompt_ids"]) + n for n in learnt]
+        found.append(report.Size(sum(tokens), sum(learnt), sum(map(work, tokens, learnt))))
+    return found
 
 
 class FirstLoss(TrainerCallback):  # type: ignore[misc]

@@ -17,7 +17,6 @@ from typing import Any
 from alignment import chat
 from alignment.errors import DataError
 from alignment.hardware import Hardware
-from alignment.models import build as models
 from alignment.posttrain import start, supervision
 from alignment.recipe import Mixture, Source
 from alignment.run import Run, write_text
@@ -27,9 +26,7 @@ Row = dict[str, Any]
 
 def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
     """Write rows.jsonl, validation.jsonl and ledger.json."""
-    folder = start.locate(recipe.start, here, weights=False)
-    tokenizer = models.read_tokenizer(folder)
-    chat.check_template(tokenizer, recipe.template, str(folder))
+    _, tokenizer = start.open_tokenizer(recipe, here)
     dropped: Counter[str] = Counter()
     found: list[Row] = []
     for source in recipe.data:

@@ -77,6 +77,7 @@ def sample(recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Ro
     """Draw and judge `samples` answers for every problem."""
     model = engine.load(start.locate(recipe.start, here), hardware)
     chat.check_template(model.tokenizer, None, model.name)
+    start.note_template(model.tokenizer, here)
     asked = [problem.from_row(row, row["id"]) for row in rows]
     prompts: list[engine.Prompt] = [
         chat.encode(model.tokenizer, [{"role": "user", "content": one.prompt}], answer=False).input_ids for one in asked

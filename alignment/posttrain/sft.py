@@ -7,36 +7,38 @@ forward passes and ranks.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from alignment import chat
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import mixture, start, supervision, trainer
-from alignment.recipe import SFT, Source
+from alignment.posttrain import mixture, report, start, supervision, trainer
+from alignment.recipe import SFT, Optim, Source
 from alignment.run import Run
 
 Rows = list[dict[str, Any]]
 
 
+@trainer.process_group()
 def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
-    """Write the fine-tuned model to `model/`; return losses, learnt tokens and seconds."""
+    """Write the fine-tuned model to `model/`; return losses, learnt tokens and seconds.
+
+    With validation rows, the model is that of the epoch with the lowest validation loss.
+    """
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
-    folder = start.locate(recipe.start, here)
-    tokenizer = build.read_tokenizer(folder)
-    chat.check_template(tokenizer, recipe.template, str(folder))
+    folder, tokenizer = start.open_tokenizer(recipe, here)
     rows, validation = gather(recipe, here, tokenizer)
     counts = supervision.check(rows, tokenizer, str(here.path))
-    lengths = [len(row["input_ids"]) for row in rows]
-    order = trainer.order(lengths, recipe.optim, recipe.seed)
+    order = trainer.order([len(row["input_ids"]) for row in rows], recipe.optim, recipe.seed)
     model = build.load(folder, hardware)
     pad = model.config.pad_token_id
     optimizer = trainer.masters(model, recipe, hardware)
@@ -60,12 +62,18 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     if validation:
         numbers["validation_loss_before"] = loss(learner, validation)
     began = time.monotonic()
-    sizes, names = [lengths[i] for i in order], {"mean_token_accuracy": "accuracy"}
-    with trainer.reporting(learner, here, "sft", sizes, names) as report:
+    measured = sizes(rows, tokenizer, learner.model)
+    names = {"mean_token_accuracy": "accuracy"}
+    with report.reporting(learner, here, hardware, "sft", [measured[i] for i in order], names) as log:
+        ends = epoch_ends(len(rows), recipe.optim)
+        if validation:
+            log.measure = lambda state, control: choose(learner, validation, ends, here, state, control)
         trainer.train(learner, here, hardware)
-    numbers |= report.closing("loss")
+    numbers |= log.closing("loss")
     if validation:
-        numbers["validation_loss"] = loss(learner, validation)
+        trainer.take_best(learner)
+        numbers["validation_loss"] = learner.state.best_metric
+        numbers["best_epoch"] = ends[learner.state.best_global_step]
     seconds = round(time.monotonic() - began, 1)
     trainer.save(learner, tokenizer, pad, folder, here)
     return {**numbers, "updates": learner.state.global_step, **counts, "train_seconds": seconds}
@@ -96,22 +104,51 @@ def gather(recipe: SFT, here: Run, tokenizer: Any) -> tuple[Rows, Rows]:
     return rows + fresh, validation
 
 
+def sizes(rows: Rows, tokenizer: Any, model: Any) -> list[report.Size]:
+    """Measure rows; the bytes are those of the answers' text, without end marks."""
+    learnt = [[label for label in row["labels"] if label != -100] for row in rows]
+    texts = tokenizer.batch_decode(learnt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    work = report.operations(model)
+    return [
+        report.Size(len(row["input_ids"]), len(labels), work(len(row["input_ids"]), len(labels)), len(text.encode()))
+        for row, labels, text in zip(rows, learnt, texts, strict=True)
+    ]
+
+
+def epoch_ends(rows: int, optim: Optim) -> dict[int, int]:
+    """Map the update after which an epoch has ended to the epoch's number, from 1; the last update ends the last one."""
+    size, updates = optim.batch_size, int(rows * optim.epochs) // optim.batch_size
+    return {min(rows * epoch // size, updates): epoch for epoch in range(1, math.ceil(optim.epochs) + 1)}
+
+
+def choose(
+    learner: SFTTrainer, validation: Rows, ends: Mapping[int, int], here: Run, state: Any, control: Any
+) -> dict[str, float]:
+    """At the end of an epoch, score the validation rows; mark the best model so far and have its checkpoint written."""
+    if state.global_step not in ends:
+        return {}
+    found = loss(learner, validation)
+    here.say(f"epoch {ends[state.global_step]}: validation loss {found:.4f}")
+    if state.best_metric is None or found < state.best_metric:
+        state.best_metric, state.best_global_step = found, state.global_step
+        control.should_save = True  # the library keeps the best checkpoint and the newest
+    return {"validation_loss": found}
+
+
 @torch.no_grad()
 def loss(learner: SFTTrainer, rows: Rows) -> float:
-    """Mean loss per learnt token over all rows; every rank computes all of it."""
+    """Mean loss per learnt token over all rows, whatever the batches and ranks."""
+    plain = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+    total = torch.zeros(2, dtype=torch.float64, device=learner.accelerator.device)  # nats, tokens
     learner.model.eval()
-    total, tokens = 0.0, 0
-    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
-    size = learner.args.per_device_eval_batch_size
-    for at in range(0, len(rows), size):
-        part = [{name: row[name] for name in ("input_ids", "labels")} for row in rows[at : at + size]]
-        inputs = learner._prepare_inputs(learner.data_collator(part))
+    for inputs, counts in trainer.batches(learner, sorted(plain, key=lambda row: len(row["input_ids"]))):
         with learner.compute_loss_context_manager():
             scored = learner.model(**inputs, use_cache=False, fused_lm_head=True)
-        total -= scored.log_probs.double().sum().item()
-        tokens += int(scored.label_mask.sum())
+        if counts:
+            total += torch.stack([-scored.log_probs.double().sum(), scored.label_mask.sum()])
     learner.model.train()
-    return total / tokens
+    nats, tokens = learner.accelerator.reduce(total, "sum").tolist()
+    return float(nats / tokens)
 
 
 def _dataset(rows: Rows) -> Dataset:

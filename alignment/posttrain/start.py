@@ -1,15 +1,38 @@
-"""Where a model to start from lies: a neighbouring run, the hub at a pinned revision, or a folder."""
+"""Where a model to start from lies (a neighbouring run, the hub at a pinned revision, a folder), and how it is spoken to."""
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
-from alignment import data_card
+from transformers import PreTrainedTokenizerFast
+
+from alignment import chat, data_card
 from alignment.errors import ModelError
-from alignment.recipe import Start
+from alignment.models import build
+from alignment.recipe import DPO, SFT, Mixture, Start
 from alignment.run import Run
 
 WANTED = ("*.safetensors", "*.json", "*.jinja")  # never pickles, never code
+
+
+def open_tokenizer(recipe: Mixture | SFT | DPO, here: Run) -> tuple[Path, PreTrainedTokenizerFast]:
+    """Name the folder of the start model, read its tokenizer, and note its chat template in the manifest.
+
+    Raises ModelError for a template that cannot be used, or is not the recipe's.
+    """
+    folder = locate(recipe.start, here, weights=not isinstance(recipe, Mixture))
+    tokenizer = build.read_tokenizer(folder)
+    chat.check_template(tokenizer, recipe.template, str(folder))
+    note_template(tokenizer, here)
+    return folder, tokenizer
+
+
+def note_template(tokenizer: PreTrainedTokenizerFast, here: Run) -> None:
+    """Write the chat template into the manifest: by name if it is one of ours, else by digest."""
+    known = {text: name for name, text in chat.TEMPLATES.items()}
+    text = str(tokenizer.chat_template)
+    here.manifest["chat_template"] = known.get(text) or f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
 def locate(start: Start, here: Run, *, weights: bool = True) -> Path:

@@ -1,4 +1,4 @@
-"""What SFT and DPO share around TRL's trainers: our words in theirs, the order of the data, the log, the saved model.
+"""What SFT and DPO share around TRL's trainers: our words in theirs, the order of the data, the saved model.
 
 Axes: B sequences, T positions, V vocabulary, N learnt positions.
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -23,18 +20,18 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
 from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.utils import FusedCausalLMOutput
 
 from alignment import chat
 from alignment import hardware as machine
-from alignment.errors import DataError, ModelError
+from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
 from alignment.models.masters import MasterAdamW
 from alignment.recipe import DPO, SFT, Adapter, Optim
-from alignment.run import Progress, Run
+from alignment.run import Run
 
 CHECKPOINT_EVERY = 200  # updates
 BETAS = (0.9, 0.999)  # the paper gives AdamW's values for pre-training only; these are the library's
@@ -47,6 +44,16 @@ def quiet() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Leave the group of processes when training ends, however it ends: a process that exits inside it may abort."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def masters(model: PreTrainedModel, recipe: SFT | DPO, hardware: Hardware) -> MasterAdamW | None:
@@ -178,65 +185,6 @@ def score_learnt_only(trainer: Trainer) -> None:
     model.forward = MethodType(forward, model)
 
 
-class Report(TrainerCallback):  # type: ignore[misc]
-    """Forward what TRL logs to the run's metrics and its bar; stop at a loss that is no number."""
-
-    def __init__(
-        self, here: Run, tokens: Sequence[int], names: Mapping[str, str], bar: Progress, masters: MasterAdamW | None
-    ) -> None:
-        self.here, self.names, self.bar = here, {"loss": "loss", "learning_rate": "learning_rate", **names}, bar
-        self.tokens = tokens  # read after each update, from the first
-        self.masters = masters
-        self.rows: list[dict[str, float]] = []
-        self.before = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.before = time.monotonic()
-        self.bar.advance(state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
-        if "loss" not in logs:
-            return  # TRL's closing summary
-        step = state.global_step
-        row = {ours: float(logs[theirs]) for theirs, ours in self.names.items()}
-        row["grad_norm"] = float(logs["grad_norm"]) if self.masters is None else self.masters.norm
-        if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
-            raise ModelError(
-                f"update {step}: loss {row['loss']}, gradient norm {row['grad_norm']}. Nothing was saved from it. "
-                "Lower optim.learning_rate, or look at the rows of this update."
-            )
-        now, fresh = time.monotonic(), self.tokens[step - 1] - (self.tokens[step - 2] if step > 1 else 0)
-        self.rows.append(row)
-        self.here.log(
-            step=step,
-            tokens=self.tokens[step - 1],
-            **row,
-            tokens_per_second=round(fresh / max(now - self.before, 1e-9), 1),
-            memory_bytes=_memory(),
-        )
-        self.before = now
-        self.bar.advance(1, loss=row["loss"])
-
-    def closing(self, *names: str) -> dict[str, float | int | str]:
-        """Means over the last tenth of the updates."""
-        last = self.rows[-max(1, len(self.rows) // 10) :]
-        return {f"train_{name}": sum(row[name] for row in last) / len(last) for name in names if last}
-
-
-@contextmanager
-def reporting(trainer: Trainer, here: Run, what: str, sizes: Sequence[int], names: Mapping[str, str]) -> Iterator[Report]:
-    """Attach the report to a trainer; `sizes` are the tokens of its items, in order."""
-    batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
-    trainer.remove_callback(PrinterCallback)
-    with here.progress(what, len(sizes) // batch) as bar:
-        halved = trainer.optimizer if isinstance(trainer.optimizer, MasterAdamW) else None
-        if halved is not None:
-            trainer.add_callback(Collect())
-        report = Report(here, list(accumulate(sizes))[batch - 1 :: batch], names, bar, halved)
-        trainer.add_callback(report)
-        yield report
-
-
 def train(trainer: Trainer, here: Run, hardware: Hardware) -> None:
     """Run the updates, from the newest whole checkpoint if the run is resumed."""
     machine.check_processes(hardware, trainer.accelerator.num_processes)
@@ -244,6 +192,8 @@ def train(trainer: Trainer, here: Run, hardware: Hardware) -> None:
     if found is not None:
         here.rewind(int(found.name.partition("-")[2]))
         here.say(f"resumed from {found.name}")
+    if isinstance(trainer.optimizer, MasterAdamW):
+        trainer.add_callback(Collect())
     trainer.train(resume_from_checkpoint=str(found) if found else None)
 
 
@@ -251,6 +201,26 @@ def newest(checkpoints: Path) -> Path | None:
     """The newest checkpoint that was written whole (the trainer's state is written last)."""
     whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def batches(trainer: Trainer, items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
+    """Cut items into what this rank scores, collated.
+
+    Every rank gets equally many batches, as sharded models need it; False: another rank counts this one.
+    """
+    size, ranks = trainer.args.per_device_eval_batch_size, trainer.accelerator.num_processes
+    parts = [items[at : at + size] for at in range(0, len(items), size)]
+    for mine in range(trainer.accelerator.process_index, -(-len(parts) // ranks) * ranks, ranks):
+        yield trainer._prepare_inputs(trainer.data_collator(parts[min(mine, len(parts) - 1)])), mine < len(parts)
+
+
+def take_best(trainer: Trainer) -> None:
+    """Go back to the weights of the best checkpoint, if one was chosen and it is not the last."""
+    if trainer.state.best_global_step in (None, trainer.state.global_step):
+        return
+    trainer._load_best_model()
+    if isinstance(bare(trainer.optimizer), MasterAdamW):  # the model's own weights were rounded
+        trainer._load_optimizer_and_scheduler(trainer.state.best_model_checkpoint)
 
 
 def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: Run) -> None:
@@ -266,10 +236,3 @@ def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: 
         build.save(model, folder, here.path / "model", weights)
         shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-
-
-def _memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -28,9 +28,7 @@ def write(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Opti
     trained = _trained(model, optimizer)
     weights = {name: _whole(tensor) for name, tensor in trained.items()}
     moments = {
-        f"{name}/{key}": _whole(value)
-        for name, tensor in trained.items()
-        for key, value in optimizer.state[tensor].items()
+        f"{name}/{key}": _whole(value) for name, tensor in trained.items() for key, value in optimizer.state[tensor].items()
     }
     if not main:
         return

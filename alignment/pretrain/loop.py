@@ -9,7 +9,6 @@ float32. Where the profile says bfloat16, a GPU computes under autocast, and a C
 from __future__ import annotations
 
 import math
-import resource
 import shutil
 import time
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alignment import hardware as machine
+from alignment import meter
 from alignment.corpus.shards import Shards
 from alignment.errors import DataError, ModelError, RecipeError
 from alignment.hardware import Hardware
@@ -159,7 +159,7 @@ def _updates(learner: Learner, here: Run, seen: Shards, shape: Shape) -> Numbers
         raise RecipeError(f"tokens: {recipe.tokens} is less than one update of {tokens_per_update}. Raise it.")
     bits_per_nat = len(seen.tokens) / float(seen.bytes.sum()) / math.log(2)
     flops = presets.flops_per_token(shape, recipe.sequence_length) + 6 * shape.vocab * shape.width
-    peak = matmul_peak(learner.hardware, accelerator.device) * accelerator.num_processes
+    peak = meter.matmul_peak(learner.hardware, accelerator.device) * accelerator.num_processes
     start = checkpoint.read(here.path / "checkpoints", learner.model, learner.optimizer) if here.resumed else 0
     here.rewind(start)
     schedule = SCHEDULES[recipe.optim.schedule]
@@ -184,7 +184,7 @@ def _updates(learner: Learner, here: Run, seen: Shards, shape: Shape) -> Numbers
                     grad_norm=norm,
                     tokens_per_second=speed,
                     mfu=flops * speed / peak,
-                    memory_bytes=memory_bytes(accelerator.device),
+                    memory_bytes=meter.memory_bytes(accelerator.device),
                 )
             if done % recipe.checkpoint_every == 0:
                 checkpoint.write(here.path / "checkpoints", done, learner.model, learner.optimizer, main=here.main)
@@ -213,23 +213,3 @@ def _score(learner: Learner, seen: Shards, unseen: Shards, tokenizer: Any) -> Nu
         sample = seen.tokens[:BASELINE_TOKENS]
         numbers |= baselines.bits_per_byte(baselines.text_bytes(sample, tokenizer), text)
     return numbers
-
-
-def matmul_peak(hardware: Hardware, device: torch.device) -> float:
-    """Operations per second of a plain square product here and now: what `mfu` is a share of."""
-    size = 4096 if device.type == "cuda" else 1024
-    square = torch.ones(size, size, device=device, dtype=getattr(torch, hardware.dtype))
-    products, began = 0, math.inf
-    while products < 3 or time.perf_counter() - began < 0.2:
-        if products == 2:  # the first ones pay for loading the kernel
-            began = time.perf_counter()
-        (square @ square)[0, 0].item()
-        products += 1
-    return 2 * size**3 * (products - 2) / (time.perf_counter() - began)
-
-
-def memory_bytes(device: torch.device) -> int:
-    """The most memory this process has held so far, on the device that trains."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -58,9 +58,8 @@ def runs(here: Run) -> list[Finished]:
         if name in found:
             return
         finished = read(here.path.parent / name, hash_limit=0)  # the inputs were hashed when the stage began
-        for before in sorted(finished.manifest["inputs"]):
-            if before != "start":  # a hub revision or a folder: the chain begins there
-                visit(before)
+        for before in sorted(finished.parents):
+            visit(before)
         found[name] = finished
 
     for name in here.inputs:

@@ -219,7 +219,9 @@ def test_a_pinned_card_is_fetched_at_its_commit(folder: Path, tmp_path: Path, mo
     with fake_hub.serve({"datasets/org/toy": {"train.jsonl": row}}) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         opened = data_card.open_card("toy", None, training=True, folder=folder)
+        assert opened.about() == {"revision": fake_hub.COMMIT, "rows": None, "digest": opened.digest}
         assert next(opened.rows())["messages"][1]["content"] == "Hello."
+        assert opened.about()["rows"] == 1
         change(folder, "hub_files: [train.jsonl]", "hub_files: [absent.jsonl]")
         with pytest.raises(HubError, match="org/toy"):
             data_card.open_card("toy", None, training=True, folder=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,6 +160,21 @@ def test_a_start_model_counts_by_content_and_its_key_is_no_run(folder: Path, tmp
     assert set(found[0].manifest["inputs"]) == {"start:", "text"}
     assert set(found[0].parents) == {"text"}
     assert [line.split()[1] for line in lineage.trace(found[0].path)][:2] == ["text", "sft"]
+
+
+def test_the_manifest_says_of_a_card_how_many_rows_were_read_and_what_they_were(folder: Path, tmp_path: Path) -> None:
+    def stage(words: Any, here: run.Run, _: Any) -> dict[str, Any]:
+        return {"rows": len(list(here.cards[words.data[0].card].rows()))}
+
+    (tmp_path / "instruct").mkdir()
+    with gzip.open(tmp_path / "instruct" / "alpaca_en_01.jsonl.gz", "wt") as file:
+        file.write('{"instruction": "Hi", "input": "", "output": "Hello."}\n' * 3)
+    (folder / "sft.yaml").write_text(SFT.replace("START", "hub: a/b, revision: " + f"'{0:040}'"), encoding="utf-8")
+    planned = experiment.plan(folder / "sft.yaml", ["data=[{card: alpaca-en}]"], tmp_path / "runs")
+    (done,) = experiment.execute({"sft": stage}, planned, profile=None, data_root=tmp_path, resume=False)
+    about = run.read(done.path).manifest["cards"]["alpaca-en"]
+    assert about == {"revision": None, "rows": 3, "digest": about["digest"]}
+    assert f"card alpaca-en {about['digest'][:12]}" in next(lineage.trace(done.path))
 
 
 def test_a_trace_shortens_hashes_and_leaves_names(folder: Path) -> None:

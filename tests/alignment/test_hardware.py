@@ -22,9 +22,7 @@ def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.environ", {n: v for n, v in os.environ.items() if n not in ("WORLD_SIZE", "RANK", *THREADS)})
 
 
-@given(
-    batch=st.integers(1, 4096), length=st.integers(1, 8192), tokens=st.integers(1, 65536), processes=st.integers(1, 16)
-)
+@given(batch=st.integers(1, 4096), length=st.integers(1, 8192), tokens=st.integers(1, 65536), processes=st.integers(1, 16))
 def test_the_batch_is_exact_on_every_machine(batch: int, length: int, tokens: int, processes: int) -> None:
     profile = hardware.Profile(device="cpu", micro_tokens=tokens, processes=processes)
     if batch % processes:
@@ -65,9 +63,7 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
         ({"avx2"}, "float32", "CPU without native bfloat16"),
     ],
 )
-def test_the_dtype_comes_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, flags: set[str], dtype: str, reason: str
-) -> None:
+def test_the_dtype_comes_with_its_reason(monkeypatch: pytest.MonkeyPatch, flags: set[str], dtype: str, reason: str) -> None:
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     machine = hardware.prepare("cpu")
     assert (machine.dtype, machine.dtype_reason) == (dtype, reason)

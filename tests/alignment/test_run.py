@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from alignment import run, terminal
+from alignment import manifest, run, terminal
 from alignment.errors import RunError
 
 WORDS = {"stage": "corpus", "seed": 0, "bytes": 10, "fits": ["cpu"]}
 
 
 def plan(**changes: Any) -> dict[str, Any]:
-    return run.manifest(words={**WORDS, **changes}, inputs={"a": "1"}, cards={}, hardware={"name": "cpu"})
+    return manifest.compose(words={**WORDS, **changes}, inputs={"a": "1"}, cards={}, hardware={"name": "cpu"})
 
 
 def begin(path: Path, *, resume: bool = False, **changes: Any) -> run.Run:
@@ -137,14 +137,6 @@ def test_a_half_written_file_cannot_be_sealed(tmp_path: Path, name: str) -> None
         run.finish(here, {})
     with pytest.raises(RunError, match="unfinished"):
         run.read(here.path)
-
-
-def test_the_fingerprint_is_about_what_is_learnt() -> None:
-    one = plan()["fingerprint"]
-    assert one == plan(fits=["gpu-80gb"])["fingerprint"]
-    assert one != plan(bytes=11)["fingerprint"]
-    assert one != run.fingerprint(WORDS, {"a": "2"}, {})
-    assert one != run.fingerprint(WORDS, {"a": "1"}, {"alpaca": "x"})
 
 
 def test_rewind_forgets_later_and_half_written_metrics(tmp_path: Path) -> None:

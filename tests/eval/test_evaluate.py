@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from alignment import chat, recipe, run, terminal
+from alignment import chat, manifest, recipe, run, terminal
 from alignment.errors import DataError, RecipeError
 from alignment.hardware import Hardware
 from alignment.run import Finished
@@ -30,9 +30,9 @@ class Chain:
 
     def begin(self, stage, name, inputs, **words):
         found: dict[str, Finished] = {other: self.done[other] for other in inputs}
-        plan = run.manifest(
+        plan = manifest.compose(
             words={"stage": stage, "seed": 0, "name": name, **words},
-            inputs={other: one.fingerprint for other, one in found.items()},
+            inputs={other: one.fingerprint for other, one in found.items()} | {"start:": "org/name@0123"},
             cards={},
             hardware={"device": "cpu"},
         )

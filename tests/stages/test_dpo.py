@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from alignment import chat, recipe
 from alignment.errors import DataError, ModelError
-from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.models.presets import Shape
 from alignment.posttrain import dpo, mixture
-from alignment.run import Finished, Run
+from alignment.run import Run
+from tests import tiny
+from tests.tiny import CPU, PAIRS, metrics
 
 pytestmark = pytest.mark.slow
-CPU = Hardware("cpu", "cpu", "float32", "test", "sdpa", micro_tokens=512, recompute=False, processes=1, threads=1)
-PAIRS = [
-    {
-        "id": str(i),
-        "prompt": f"What is {i}?",
-        "chosen": f"It is {i}.",
-        "rejected": "no" * (1 + i % 3),
-        "reason": "test",
-        "language": "en",
-        "domain": "d",
-    }
-    for i in range(32)
-]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A start model and pairs, as finished runs."""
     root = tmp_path_factory.mktemp("world")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=chat.BOS, eos_token=chat.EOS, pad_token="<pad>")
-    tokenizer.chat_template = chat.TEMPLATES["deepseek-llm"]
-    tokenizer.save_pretrained(root / "tok")
-    shape = Shape(2, 32, 2, 2, 64, vocab=len(tokenizer), max_positions=128, tie=True)
-    build.save(build.build(shape, tokenizer, CPU, seed=0, init_std=0.02), root / "tok", root / "start" / "model")
-    (root / "pairs").mkdir()
-    mixture.save(root / "pairs" / "pairs.jsonl", PAIRS)
-    mixture.save(root / "pairs" / "heldout_pairs.jsonl", [{**pair, "prompt": "Now " + pair["prompt"]} for pair in PAIRS[:8]])
+    tiny.write_start(root / "start")
+    tiny.write_rows(root / "pairs" / "pairs.jsonl", PAIRS)
+    unseen = [{**pair, "prompt": "Now " + pair["prompt"]} for pair in PAIRS[:7]]  # the last batch of them is not full
+    tiny.write_rows(root / "pairs" / "heldout_pairs.jsonl", unseen)
     return root
 
 
 def opened(root: Path, out: Path) -> Run:
-    out.mkdir(parents=True, exist_ok=True)
-    inputs = {name: Finished(root / name, {"stage": name}) for name in ("start", "pairs")}
-    return Run(out, inputs, {}, True, False, {})
+    return tiny.opened(root, out, {"start": "sft", "pairs": "preferences"})
 
 
 def words(**changes: Any) -> Any:
@@ -72,15 +48,13 @@ def words(**changes: Any) -> Any:
     return recipe.validate(raw | changes, "t")
 
 
-def metrics(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_it_starts_at_ln_2_and_the_chosen_answer_wins(world: Path, tmp_path: Path) -> None:
     numbers = dpo.train(words(), opened(world, tmp_path), CPU)
     rows = metrics(tmp_path)
     assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert len(rows) == 12
+    assert set(rows[0]) == {*tiny.COLUMNS, *dpo.NAMES.values()}
+    assert all(row["bits_per_byte"] is None and 0 < row["mfu"] < 1 for row in rows)
     assert rows[-1]["loss"] < 0.6
     assert numbers["train_accuracy"] == numbers["heldout_accuracy"] == 1.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "metrics.jsonl", "model"]
@@ -89,19 +63,25 @@ def test_it_starts_at_ln_2_and_the_chosen_answer_wins(world: Path, tmp_path: Pat
 def test_the_second_loss_is_the_papers_equation(world: Path, tmp_path: Path) -> None:
     """One update per epoch over all pairs: the second loss can be worked out from the model after the first."""
     optim = {"learning_rate": 3e-3, "batch_size": 32, "epochs": 1, "schedule": "constant"}
-    dpo.train(words(optim=optim), opened(world, tmp_path / "one"), CPU)
+    numbers = dpo.train(words(optim=optim), opened(world, tmp_path / "one"), CPU)
     dpo.train(words(optim={**optim, "epochs": 2}), opened(world, tmp_path / "two"), CPU)
     start, after = (build.load(folder / "model", CPU) for folder in (world / "start", tmp_path / "one"))
-    pairs, _ = dpo.tokenise(PAIRS, build.read_tokenizer(world / "start" / "model"), 64)
-    margins = []
-    for pair in pairs:
-        ratio = [
-            logprob(after, pair["prompt_ids"], pair[side]) - logprob(start, pair["prompt_ids"], pair[side])
-            for side in ("chosen_ids", "rejected_ids")
-        ]
-        margins.append(ratio[0] - ratio[1])
-    expected = -F.logsigmoid(0.1 * torch.tensor(margins)).mean()  # Rafailov et al. (2023), equation 7
+    gained = margins(start, after, PAIRS)
+    expected = -F.logsigmoid(0.1 * gained).mean()  # Rafailov et al. (2023), equation 7
     assert metrics(tmp_path / "two")[1]["loss"] == pytest.approx(float(expected), rel=1e-4)
+    unseen = margins(start, after, mixture.load(world / "pairs" / "heldout_pairs.jsonl"))
+    assert numbers["heldout_margin"] == pytest.approx(0.1 * float(unseen.mean()), rel=1e-4)
+    assert numbers["heldout_accuracy"] == float((unseen > 0).float().mean())
+
+
+def margins(start: Any, after: Any, rows: Iterable[Mapping[str, str]]) -> torch.Tensor:
+    """By how much more the chosen answer's log-probability rose than the rejected one's."""
+    pairs, _ = dpo.tokenise(rows, build.read_tokenizer(Path(start.name_or_path)), 64)
+    rose = [
+        [logprob(after, pair["prompt_ids"], pair[side]) - logprob(start, pair["prompt_ids"], pair[side]) for pair in pairs]
+        for side in ("chosen_ids", "rejected_ids")
+    ]
+    return torch.tensor(rose[0]) - torch.tensor(rose[1])
 
 
 @torch.no_grad()

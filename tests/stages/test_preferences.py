@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from alignment import chat, recipe
+from alignment import recipe
 from alignment.errors import DataError
 from alignment.generate import engine
-from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.models.presets import Shape
 from alignment.posttrain import dpo, mixture, preferences
-from alignment.run import Finished, Run
+from alignment.run import Run
+from tests import tiny
+from tests.tiny import CPU
 
 pytestmark = pytest.mark.slow
-CPU = Hardware("cpu", "cpu", "float32", "test", "sdpa", micro_tokens=512, recompute=False, processes=1, threads=1)
 
 
 def problem(i: int, split: str) -> dict[str, Any]:
@@ -33,25 +30,14 @@ def problem(i: int, split: str) -> dict[str, Any]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A start model and problems, as finished runs."""
     root = tmp_path_factory.mktemp("world")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=chat.BOS, eos_token=chat.EOS, pad_token="<pad>")
-    tokenizer.chat_template = chat.TEMPLATES["deepseek-llm"]
-    tokenizer.save_pretrained(root / "tok")
-    shape = Shape(1, 16, 2, 2, 32, vocab=len(tokenizer), max_positions=128, tie=True)
-    build.save(build.build(shape, tokenizer, CPU, seed=0), root / "tok", root / "start" / "model")
-    (root / "data").mkdir()
+    tiny.write_start(root / "start", layers=1, width=16)
     rows = [problem(i, split) for split, n in (("train", 6), ("heldout", 3)) for i in range(n)]
-    mixture.save(root / "data" / "problems.jsonl", rows)
+    tiny.write_rows(root / "data" / "problems.jsonl", rows)
     return root
 
 
 def opened(root: Path, out: Path) -> Run:
-    out.mkdir(parents=True, exist_ok=True)
-    inputs = {name: Finished(root / name, {"stage": name}) for name in ("start", "data")}
-    return Run(out, inputs, {}, True, False, {})
+    return tiny.opened(root, out, {"start": "sft", "data": "curriculum"})
 
 
 def words() -> Any:
@@ -73,7 +59,9 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
         return answers
 
     monkeypatch.setattr(engine.Engine, "generate", canned)
-    numbers = preferences.collect(words(), opened(world, tmp_path), CPU)
+    here = opened(world, tmp_path)
+    numbers = preferences.collect(words(), here, CPU)
+    assert here.manifest["chat_template"] == "deepseek-llm"
     pairs = list(mixture.load(tmp_path / "pairs.jsonl"))
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["outcomes"] == {"number: all right": 2, "number: all wrong": 2, "number: paired": 5}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,49 +11,25 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from alignment import chat, recipe
-from alignment.errors import DataError
-from alignment.hardware import Hardware
+from alignment.errors import DataError, ModelError
 from alignment.models import build
-from alignment.models.presets import Shape
 from alignment.posttrain import mixture, sft, trainer
 from alignment.run import Finished, Run
+from tests import tiny
+from tests.tiny import CPU, metrics
 
 pytestmark = pytest.mark.slow
-CPU = Hardware("cpu", "cpu", "float32", "test", "sdpa", micro_tokens=512, recompute=False, processes=1, threads=1)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A start model and a mixture, as finished runs."""
     root = tmp_path_factory.mktemp("world")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=chat.BOS, eos_token=chat.EOS, pad_token="<pad>")
-    tokenizer.chat_template = chat.TEMPLATES["deepseek-llm"]
-    tokenizer.save_pretrained(root / "tok")
-    shape = Shape(2, 32, 2, 2, 64, vocab=len(tokenizer), max_positions=128, tie=True)
-    build.save(build.build(shape, tokenizer, CPU, seed=0, init_std=0.02), root / "tok", root / "start" / "model")
-    (root / "data").mkdir()
-    rows = [
-        {
-            "id": str(i),
-            "messages": [
-                {"role": "user", "content": f"Say {'ab' * (i % 7)}{i}"},
-                {"role": "assistant", "content": "yes" if i % 2 else "oh no"},
-            ],
-            "source": "s",
-            "language": "en",
-            "domain": "d",
-        }
-        for i in range(72)
-    ]
-    mixture.save(root / "data" / "instructions.jsonl", rows)
+    tiny.write_start(root / "start")
+    tiny.write_rows(root / "data" / "instructions.jsonl", tiny.INSTRUCTIONS)
     (root / "mix").mkdir()
     words = {"stage": "mixture", "start": {"run": "start"}, "data": [{"run": "data"}], "max_length": 64, "validation": 0.1}
     mixture.build(recipe.validate(words, "t"), opened(root, root / "mix"), CPU)  # type: ignore[arg-type]
@@ -60,10 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(root: Path, out: Path, *, resumed: bool = False) -> Run:
-    out.mkdir(parents=True, exist_ok=True)
-    stages = {"start": "pretrain", "data": "curriculum", "mix": "mixture"}
-    inputs = {name: Finished(root / name, {"stage": stage}) for name, stage in stages.items()}
-    return Run(out, inputs, {}, True, resumed, {})
+    return tiny.opened(root, out, {"start": "pretrain", "data": "curriculum", "mix": "mixture"}, resumed=resumed)
 
 
 def words(**changes: Any) -> Any:
@@ -82,16 +56,17 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return dict(AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32).state_dict())
 
 
-def metrics(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_loss_falls_and_the_folder_holds_a_model_that_stops(world: Path, tmp_path: Path) -> None:
-    numbers = sft.train(words(), opened(world, tmp_path), CPU)
+    here = opened(world, tmp_path)
+    numbers = sft.train(words(), here, CPU)
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == list(range(1, 25))
+    assert set(rows[0]) == {*tiny.COLUMNS, "accuracy"}
+    assert all(0 < row["mfu"] < 1 for row in rows)
+    assert here.manifest["chat_template"] == "deepseek-llm"
     assert rows[0]["loss"] > 2 * rows[-1]["loss"]
     assert numbers["validation_loss"] < numbers["validation_loss_before"] / 2
+    assert numbers["validation_loss"] == min(row["validation_loss"] for row in rows if "validation_loss" in row)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "metrics.jsonl", "model"]
     assert not list((tmp_path / "model").glob("*.bin"))
     stop = json.loads((tmp_path / "model" / "generation_config.json").read_text())["eos_token_id"]
@@ -102,18 +77,9 @@ def test_resume_equals_no_resume(world: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 4)
     sft.train(words(), opened(world, tmp_path / "whole"), CPU)
 
-    class Killed(Exception):
-        pass
-
-    def log(self: Run, **row: Any) -> None:
-        if row["step"] == 7:
-            raise Killed
-        original(self, **row)
-
-    original = Run.log
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log)
-        with pytest.raises(Killed):
+        patch.setattr(Run, "log", dying(7))
+        with pytest.raises(KeyboardInterrupt):
             sft.train(words(), opened(world, tmp_path / "cut"), CPU)
     assert trainer.newest(tmp_path / "cut" / "checkpoints").name == "checkpoint-4"
     sft.train(words(), opened(world, tmp_path / "cut", resumed=True), CPU)
@@ -125,6 +91,42 @@ def test_resume_equals_no_resume(world: Path, tmp_path: Path, monkeypatch: pytes
     ]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("way", ["plain", "masters", "adapter"])
+def test_the_model_is_that_of_the_epoch_with_the_lowest_validation_loss(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, killed: bool
+) -> None:
+    """An epoch has 8 updates; the first of three is made to look best."""
+    monkeypatch.setattr(sft, "loss", lambda learner, _: {0: 5.0, 8: 1.0, 16: 2.0, 24: 3.0}[learner.state.global_step])
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 4)
+    machine = replace(CPU, dtype="bfloat16") if way == "masters" else CPU
+    adapter = {"rank": 4, "alpha": 8} if way == "adapter" else None
+    optim = {"learning_rate": 1e-2, "batch_size": 8, "schedule": "constant"}
+    one, three = (words(optim={**optim, "epochs": epochs}, adapter=adapter) for epochs in (1, 3))
+    sft.train(one, opened(world, tmp_path / "one"), machine)
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "log", dying(22))
+            with pytest.raises(KeyboardInterrupt):
+                sft.train(three, opened(world, tmp_path / "three"), machine)
+    numbers = sft.train(three, opened(world, tmp_path / "three", resumed=killed), machine)
+    assert (numbers["best_epoch"], numbers["validation_loss"], numbers["updates"]) == (1, 1.0, 24)
+    first, best = weights(tmp_path / "one"), weights(tmp_path / "three")
+    assert all(torch.equal(first[name], best[name]) for name in first)
+
+
+def dying(step: int) -> Any:
+    """A log in whose way the run is killed."""
+    log = Run.log
+
+    def cut(self: Run, **row: Any) -> None:
+        if row["step"] == step:
+            raise KeyboardInterrupt
+        log(self, **row)
+
+    return cut
+
+
 def test_the_cut_into_passes_changes_nothing_and_the_loss_is_the_token_mean(world: Path, tmp_path: Path) -> None:
     one = words(optim={"learning_rate": 1e-3, "batch_size": 8, "epochs": 1, "schedule": "constant"})
     sft.train(one, opened(world, tmp_path / "a"), CPU)  # 8 sequences a pass
@@ -132,11 +134,14 @@ def test_the_cut_into_passes_changes_nothing_and_the_loss_is_the_token_mean(worl
     first, second = metrics(tmp_path / "a"), metrics(tmp_path / "b")
     assert [row["loss"] for row in first] == pytest.approx([row["loss"] for row in second], rel=1e-5)
     assert [row["grad_norm"] for row in first] == pytest.approx([row["grad_norm"] for row in second], rel=1e-4)
-    assert first[0]["loss"] == pytest.approx(oracle(world, one), rel=1e-5)
+    nats, tokens = oracle(world, one)
+    assert first[0]["loss"] == pytest.approx(nats / tokens, rel=1e-5)
+    # a token a byte, and an end mark for each of the 8 answers, which is no text
+    assert first[0]["bits_per_byte"] == pytest.approx(nats / math.log(2) / (tokens - 8), rel=1e-5)
 
 
-def oracle(world: Path, one: Any) -> float:
-    """The first update's loss in plain torch."""
+def oracle(world: Path, one: Any) -> tuple[float, int]:
+    """The first update's summed loss in plain torch, and its learnt tokens."""
     rows = list(mixture.load(world / "mix" / "rows.jsonl"))
     order = trainer.order([len(row["input_ids"]) for row in rows], one.optim, one.seed)
     model = build.load(world / "start" / "model", CPU)
@@ -146,7 +151,7 @@ def oracle(world: Path, one: Any) -> float:
         logits = model(ids, use_cache=False).logits[0]
         total += float(F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum"))
         tokens += int((labels != -100).sum())
-    return total / tokens
+    return total, tokens
 
 
 def test_an_adapter_is_merged_into_the_base(world: Path, tmp_path: Path) -> None:
@@ -161,6 +166,15 @@ def test_an_adapter_is_merged_into_the_base(world: Path, tmp_path: Path) -> None
 def test_cards_and_other_runs_are_tokenised_on_the_way(world: Path, tmp_path: Path) -> None:
     numbers = sft.train(words(data=[{"run": "data", "rows": 40}]), opened(world, tmp_path), CPU)
     assert numbers["rows"] == 40
+
+
+def test_the_group_of_processes_is_left_when_training_fails(world: Path, tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    here = opened(world, tmp_path / "out")
+    here.inputs = {**here.inputs, "start": Finished(tmp_path / "empty", {"stage": "pretrain"})}
+    with pytest.raises(ModelError, match="holds no model"):
+        sft.train(words(), here, CPU)
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_mixture_made_with_another_tokenizer_is_refused(world: Path, tmp_path: Path) -> None:

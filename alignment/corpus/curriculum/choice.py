@@ -77,6 +77,4 @@ def choice(random: Random, family: str, language: Language) -> Exercise:
     question, right, wrong = (SEEN | UNSEEN)[family](random, language)
     choices = random.sample([right, *wrong], 4)
     letter = LETTERS[choices.index(right)]
-    return Exercise(
-        "choice", family, language, question, target=letter, choices=tuple(choices), unseen=family in UNSEEN
-    )
+    return Exercise("choice", family, language, question, target=letter, choices=tuple(choices), unseen=family in UNSEEN)

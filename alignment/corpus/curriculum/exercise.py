@@ -14,6 +14,12 @@ Language = Literal["en", "zh"]
 Pool = Literal["train", "preference-train", "preference-heldout", "evaluation"]
 
 LETTERS = "ABCD"
+# careless answers: some shorter, some longer than the good one, so that length does not tell them apart
+GUESSES: dict[Language, tuple[str, ...]] = {
+    "en": ("Maybe {}.", "Let me think about it. I am not sure at all, but I would guess that it is {}."),
+    "zh": ("大概是{}。", "让我想一想。我不太确定，不过我猜可能是{}。"),
+}
+UNDONE = ("    pass\n", "    # this part is left for later, when there is more time\n    return None\n")
 POOLS: dict[Pool, int] = {"train": 60, "preference-train": 16, "preference-heldout": 8, "evaluation": 16}  # per cent
 
 
@@ -73,14 +79,18 @@ def answer(exercise: Exercise) -> str:
         case "code":
             return f"```python\n{exercise.question}{exercise.reasoning}```"
         case "choice":
-            right = exercise.choices[
-                LETTERS.index(exercise.target)
-            ]  # named before its letter: one step, then a look-up
-            return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[
-                exercise.language
-            ] + exercise.target
+            right = exercise.choices[LETTERS.index(exercise.target)]  # named before its letter: one step, then a look-up
+            return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[exercise.language] + exercise.target
         case _:
             return exercise.reasoning
+
+
+def careless(exercise: Exercise, random: Random) -> str:
+    """A bad answer as collected instructions hold them: a wrong number without working, or a function left undone."""
+    if exercise.kind == "code":
+        return f"```python\n{exercise.question}{random.choice(UNDONE)}```"
+    wrong = random.choice([number for number in range(2, 82) if str(number) != exercise.target])
+    return random.choice(GUESSES[exercise.language]).format(wrong)
 
 
 def passage(exercise: Exercise) -> str:

@@ -78,9 +78,7 @@ def write(recipe: Curriculum, here: Run, hardware: Hardware) -> dict[str, float 
         "heldout/mini-ceval/dev.jsonl": map(ceval, count(), choice_shots),
         "heldout/mini-ceval/val.jsonl": map(ceval, count(), choices),
     }
-    counts: dict[str, float | int | str] = {
-        "documents.jsonl": documents.write(here.path / "documents.jsonl", pages(recipe))
-    }
+    counts: dict[str, float | int | str] = {"documents.jsonl": documents.write(here.path / "documents.jsonl", pages(recipe))}
     for name, rows in made.items():
         counts[name] = save(here.path / name, rows)
     return counts
@@ -105,15 +103,17 @@ def pages(recipe: Curriculum) -> Iterator[Document]:
 
 
 def instructions(recipe: Curriculum) -> Iterator[Row]:
-    """Conversations of one question and its answer."""
+    """Conversations of one question and its answer; a share of the word problems and functions has a careless one."""
     random = Random(f"{recipe.seed} instructions")
     for number, kind in enumerate(kinds(random, recipe.shares, recipe.instructions)):
         item = draw(random, kind, random.choice(LANGUAGES.get(kind, BOTH)), "train")
+        slips = kind in ("math", "code") and random.random() < recipe.careless
+        reply = exercise.careless(item, random) if slips else exercise.answer(item)
         yield {
             "id": f"curriculum-{number:06d}",
             "messages": [
                 {"role": "user", "content": exercise.prompt(item)},
-                {"role": "assistant", "content": exercise.answer(item)},
+                {"role": "assistant", "content": reply},
             ],
             "source": "curriculum",
             "language": item.language,
@@ -154,9 +154,7 @@ def heldout(seed: int, kind: Kind, total: int) -> tuple[list[Exercise], list[Exe
     used: set[str] = set()
     seen, unseen = turns(SEEN, kind), turns(UNSEEN, kind)
     shown: dict[Kind, list[tuple[str, Language]]] = {"math": seen, "choice": seen + unseen}
-    shots = [
-        fresh(random, kind, language, "evaluation", used, family) for family, language in shown.get(kind, []) * SHOTS
-    ]
+    shots = [fresh(random, kind, language, "evaluation", used, family) for family, language in shown.get(kind, []) * SHOTS]
     novel = round(total * UNSEEN_SHARE)
     wanted = [*islice(cycle(seen), total - novel), *islice(cycle(unseen), novel)]
     items = [fresh(random, kind, language, "evaluation", used, family) for family, language in wanted]
@@ -181,9 +179,7 @@ def draw(random: Random, kind: Kind, language: Language, pool: Pool, family: str
     raise RecipeError(f"curriculum: no {kind} exercise of family {family} falls into the pool {pool!r}.")
 
 
-def fresh(
-    random: Random, kind: Kind, language: Language, pool: Pool, used: set[str], family: str | None = None
-) -> Exercise:
+def fresh(random: Random, kind: Kind, language: Language, pool: Pool, used: set[str], family: str | None = None) -> Exercise:
     """Draw an exercise that is not in `used`, and note it there."""
     for _ in range(PATIENCE):
         item = draw(random, kind, language, pool, family)

@@ -21,6 +21,7 @@ RECIPE = Curriculum.model_construct(
     problems=200,
     heldout_problems=60,
     heldout_items=60,
+    careless=0.2,
     shares={"math": 0.35, "code": 0.2, "choice": 0.25, "talk": 0.1, "refusal": 0.1},
 )
 FAMILIES = [
@@ -155,6 +156,29 @@ def test_the_verifier_accepts_our_own_answers_and_not_those_to_another_question(
     assert all(each.correct for each in judge.verify_many([(problem(item), exercise.answer(item)) for item in items]))
     other = exercise.answer(conversation.talk(random, "advice", "en"))
     assert not any(each.correct for each in judge.verify_many([(problem(item), other) for item in items]))
+
+
+@pytest.mark.parametrize("kind", ["math", "code"])
+def test_a_careless_answer_is_wrong_and_its_length_does_not_tell(kind):
+    random = Random(5)
+    items = [DRAW[kind](random, random.choice(SEEN[kind]), "en") for _ in range(100)]
+    pairs = [(item, exercise.careless(item, random)) for item in items]
+    assert not any(verdict.correct for verdict in judge.verify_many([(problem(item), text) for item, text in pairs]))
+    longer = sum(len(text) > len(exercise.answer(item)) for item, text in pairs)
+    assert 30 < longer < 70
+
+
+def test_the_recipe_says_how_many_instructions_are_careless_and_nothing_else_is(written, tmp_path):
+    def careless(rows):
+        marks = "Maybe", "I would guess", "大概是", "我猜", "    pass", "left for later"
+        return sum(any(mark in json.dumps(row, ensure_ascii=False) for mark in marks) for row in rows)
+
+    able = [row for row in written.instructions if row["domain"] in ("curriculum-math", "curriculum-code")]
+    assert 0.12 < careless(able) / len(able) < 0.28
+    assert careless(able) == careless(written.instructions)
+    assert not careless(written.documents)
+    write(RECIPE.model_copy(update={"careless": 0.0}), SimpleNamespace(path=tmp_path), None)
+    assert not careless(rows(tmp_path / "instructions.jsonl"))
 
 
 def test_the_right_number_is_the_largest():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import DataError
-from alignment.posttrain import trainer
+from alignment.posttrain import sft, trainer
 from alignment.recipe import Optim
 
 
@@ -37,3 +37,18 @@ def test_items_of_an_update_depend_on_the_seed_and_not_on_lengths() -> None:
 def test_less_than_one_update_is_an_error() -> None:
     with pytest.raises(DataError, match="less than one update"):
         trainer.order([1, 2, 3], optim(4, 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "epochs", "ends"),
+    [
+        (65, 8, 3.0, {8: 1, 16: 2, 24: 3}),
+        (64, 8, 1.5, {8: 1, 12: 2}),
+        (64, 8, 0.5, {4: 1}),
+        (3, 8, 8.0, {1: 5, 2: 7, 3: 8}),  # several epochs may end in one update
+    ],
+)
+def test_an_epoch_ends_at_the_last_update_that_it_fills(rows: int, size: int, epochs: float, ends: dict[int, int]) -> None:
+    found = sft.epoch_ends(rows, optim(size, epochs))
+    assert {update: epoch for update, epoch in found.items() if update} == ends
+    assert max(found) == len(trainer.order([1] * rows, optim(size, epochs), 0)) // size
