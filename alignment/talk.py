@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alignment import chat, hardware, terminal
 from alignment.errors import ModelError
 
@@ -20,8 +22,9 @@ def converse(model: str, *, temperature: float, max_new_tokens: int, profile: st
     while said := _line(console):
         messages.append({"role": "user", "content": said})
         prompt = chat.encode(speaker.tokenizer, messages, answer=False).input_ids
+        room = max(1, speaker.context - len(prompt))  # a small model's context may be shorter than the longest answer
         try:
-            answer = speaker.generate([prompt], settings)[0][0]
+            answer = speaker.generate([prompt], replace(settings, max_new_tokens=min(max_new_tokens, room)))[0][0]
         except ModelError as error:
             console.print(f"{error} The conversation begins anew.", markup=False)
             messages = []

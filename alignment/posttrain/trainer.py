@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +40,12 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 
 
 def quiet() -> None:
-    """No telemetry (TRL reports each trainer), and no bars beside ours."""
+    """No telemetry (TRL reports each trainer), no bars beside ours, no warnings that the libraries give each other."""
     constants.HF_HUB_DISABLE_TELEMETRY = True
     os.environ["TQDM_DISABLE"] = "1"
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 @contextmanager
