@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,29 @@ def test_the_number_of_forward_passes_does_not_change_the_gradient(data):
         found.append({name: tensor.grad for name, tensor in model.named_parameters()})
     for name, gradient in found[0].items():
         assert torch.allclose(gradient, found[1][name], atol=1e-6), name
+
+
+def test_isolated_documents_are_learnt_from_as_if_each_stood_alone(data, tmp_path, monkeypatch):
+    learn, oracle = loop.Learner.update, []
+
+    def nats(model, row, first, end):
+        logits_TV = model(input_ids=torch.from_numpy(row[None, first:end])).logits[0]
+        return torch.nn.functional.cross_entropy(logits_TV, torch.from_numpy(row[first + 1 : end + 1]), reduction="sum")
+
+    def spy(self, batch, rate, where):
+        total = 0.0
+        for row in batch:
+            edges = [0, *(at for at in range(1, len(row) - 1) if row[at] == self.bos), len(row) - 1]
+            total += sum(nats(self.model, row, *piece).item() for piece in pairwise(edges))
+        oracle.append(total / batch[:, 1:].size)
+        return learn(self, batch, rate, where)
+
+    monkeypatch.setattr(loop.Learner, "update", spy)
+    alone = RECIPE.model_copy(update={"attend_across_documents": False, "tokens": 2 * 8 * 32})
+    loop.train(alone, begin(tmp_path / "run", data), CPU)
+    assert [row["loss"] for row in rows(tmp_path / "run")] == pytest.approx(oracle, rel=1e-5)
+    loop.train(alone.model_copy(update={"attend_across_documents": True}), begin(tmp_path / "other", data), CPU)
+    assert abs(rows(tmp_path / "other")[1]["loss"] - oracle[3]) > 1e-5  # the oracle tells the two apart
 
 
 class Quiet:
