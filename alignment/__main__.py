@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alignment import recipe, terminal
+from alignment.errors import RecipeError
 
 if TYPE_CHECKING:
     from alignment.experiment import Planned
@@ -34,9 +35,17 @@ def run(
     on: Annotated[str | None, typer.Option("--on", help="Hardware profile; default: the recipe's first.")] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue runs that were interrupted.")] = False,
+    run_code_unprotected: Annotated[
+        bool, typer.Option("--run-code-unprotected", help="Run model-written code even where the system grants no limits.")
+    ] = False,
 ) -> None:
     """Run a recipe, or a folder of recipes in order. Finished stages are skipped."""
     from alignment import experiment
+
+    if run_code_unprotected:
+        from alignment.verify import sandbox
+
+        sandbox.accept_unprotected()
 
     planned = experiment.plan(path, edits, runs)
     _check_tasks(planned)
@@ -83,6 +92,19 @@ def trace(
 
 
 @app.command()
+def index(
+    runs: Annotated[list[Path], typer.Argument(help="Runs whose text was trained on: corpus, curriculum, mixture, ...")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+) -> None:
+    """Index the n-grams of training text, for `python -m eval ... --contamination INDEX`."""
+    from alignment.corpus import index as grams
+
+    about = grams.write(runs, out)
+    counts = ", ".join(f"{kind['count']:,} of {kind['length']} {name}s" for name, kind in about["grams"].items())
+    terminal.console().print(f"{out}: {about['documents']:,} texts; n-grams: {counts}", markup=False)
+
+
+@app.command()
 def pin(
     file: Annotated[Path, typer.Argument(help="A data card (.md) or a recipe (.yaml) with `revision: unpinned`.")],
 ) -> None:
@@ -111,7 +133,9 @@ def _check_tasks(planned: Iterable[Planned]) -> None:
         if isinstance(item.recipe, recipe.Evaluate):
             from eval import tasks
 
-            tasks.named(list(item.recipe.tasks))
+            for task in tasks.named(list(item.recipe.tasks)):
+                if task.name == "ceval-test":
+                    raise RecipeError(f"{item.file}: tasks: ceval-test has no labels, so no score. Use `python -m eval`.")
 
 
 def _stage(module: str, verb: str) -> Callable[..., Mapping[str, Any]]:

@@ -27,3 +27,7 @@ class ModelError(PlumblineError):
 
 class HubError(PlumblineError):
     """A hub name without a revision, or a hub that does not answer."""
+
+
+class SandboxError(PlumblineError):
+    """A machine that cannot contain model-written code."""

@@ -159,8 +159,12 @@ class Mixture(Recipe):
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     start: Start  # whose tokenizer and chat template are used
     template: Name | None = None  # the template the model must have; unset keeps its own
+    against: Name | None = None  # the run whose held-out sets must not be contained
     max_length: Positive
     validation: Share = 0.02
+
+    def _direct_runs(self) -> set[str]:
+        return {self.against} if self.against else set()
 
 
 class SFT(Recipe):

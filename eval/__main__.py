@@ -1,8 +1,10 @@
-"""Score a model: `python -m eval MODEL_OR_RUN --tasks a,b`."""
+"""Score a model: `python -m eval MODEL_OR_RUN --tasks a,b`. A first word out of `COMMANDS` does something else."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,12 +13,17 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from alignment import hardware, run, terminal
+from alignment.corpus.index import Index
 from alignment.errors import DataError
-from eval import harness, tasks
+from alignment.verify import sandbox
+from eval import contamination as marking
+from eval import harness, invariance, tasks
 from eval.evaluate import identity
 from eval.task import Form, Task
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+# A command is a module with an `app` of its own, imported when it is named; any other first word is a model to score.
+COMMANDS = {"compare": "eval.compare", "items": "eval.items", "text": "eval.text"}
 
 
 @app.command()
@@ -29,39 +36,109 @@ def main(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go; RUN/eval, or reports/NAME.")] = None,
     on: Annotated[str, typer.Option(help="Hardware profile.")] = "cpu",
+    kind: Annotated[
+        Literal["plumbline", "vllm"],
+        typer.Option("--engine", help="What runs the model; vllm needs a GPU and vLLM installed."),
+    ] = "plumbline",
     asked: Annotated[
         Literal["auto", "completion", "chat"],
         typer.Option("--form", help="Few-shot completion or 0-shot chat; auto: a base model completes."),
     ] = "auto",
+    protocol: Annotated[
+        Literal["paper", "lm-eval"],
+        typer.Option(help=f"Whose prompts, stops and readings. lm-eval has {', '.join(tasks.PROTOCOLS['lm-eval'])}."),
+    ] = "paper",
+    subjects: Annotated[str, typer.Option(help="Comma-separated subjects of ceval, mmlu or cmmlu; default: all.")] = "",
+    shots: Annotated[int | None, typer.Option(min=0, help="Worked examples; default: the protocol's.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers an item; several are drawn, for pass@k and maj@n.")] = 1,
+    contamination: Annotated[
+        Path | None, typer.Option(help="An index of training text; also scores the items that are not in it.")
+    ] = None,
+    verify_invariance: Annotated[bool, typer.Option(help="Ask 5 % of the items again, each alone, and name flips.")] = False,
+    run_code_unprotected: Annotated[
+        bool, typer.Option("--run-code-unprotected", help="Run model-written code even where the system grants no limits.")
+    ] = False,
 ) -> None:
     """Score a model on benchmarks, with 95 % intervals, and save every answer."""
-    wanted = tasks.named([name.strip() for name in task_names.split(",") if name.strip()])
-    data_root = data_root or heldout(model, wanted)
-    items = sum(len(harness.spread(task.items(data_root), limit)) for task in wanted)  # bad data is said before weights load
-    machine = hardware.prepare(on)
-    from alignment.generate import engine
-
-    loaded = engine.load(model, machine)
-    judged = harness.Judged(loaded, identity(model), form(model, loaded.has_template) if asked == "auto" else asked)
+    if run_code_unprotected:
+        sandbox.accept_unprotected()
+    wanted = tasks.named(_words(task_names), protocol, _words(subjects))
+    root = data_root or heldout(model, wanted)
+    items = sum(len(harness.spread(task.items(root), limit)) for task in wanted)  # bad data is said before weights load
+    trained = Index(contamination) if contamination else None
+    loaded = opened(model, hardware.prepare(on), kind)
+    chosen = form(model, loaded.has_template, protocol) if asked == "auto" else asked
+    _fits(chosen, protocol, shots)
+    judged = harness.Judged(loaded, identity(model), chosen, shots, samples)
     place = out or default_out(model)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=terminal.console(), transient=True) as bar:
         asking = bar.add_task("asking", total=items)
-        report = harness.evaluate(judged, wanted, data_root, place, limit=limit, advance=lambda n: bar.advance(asking, n))
-    terminal.console().print(table([report["tasks"][task.name] for task in wanted], model, judged.form))
+        report = harness.evaluate(judged, wanted, root, place, limit=limit, advance=lambda n: bar.advance(asking, n))
+    scored = [report["tasks"][task.name] for task in wanted if task.name in report["tasks"]]
+    if scored:
+        terminal.console().print(table(scored, model, judged.form))
+        _say(line for task in scored for line in beside(task))
+    for task in wanted:
+        if sent := report["submissions"].get(task.name):
+            text = f"{task.name}: {sent['n']} items without labels, {sent['unread']} unread; submit {place / sent['file']}"
+            terminal.console().print(text, markup=False)
+    if verify_invariance:
+        invariance.verify(judged, wanted, root, place, report, limit=limit)
+        _say(invariance.line(task["name"], task["invariance"]) for task in scored)
+    if trained:
+        marking.mark(report, wanted, root, place, trained)
+        _say(marking.line(task["name"], task["contamination"]) for task in scored)
     terminal.console().print(f"{place / 'report.json'}", markup=False)
 
 
-def form(model: str, has_template: bool) -> Form:
-    """A base model continues examples, a chat model is asked. Ours all carry a template; a pretrain run is a base."""
+def opened(model: str, machine: hardware.Hardware, kind: str) -> Any:
+    """Load a model into one of the engines, which answer the same questions."""
+    if kind == "vllm":
+        from alignment.generate import vllm
+
+        return vllm.load(model, machine)
+    from alignment.generate import engine
+
+    return engine.load(model, machine)
+
+
+def form(model: str, has_template: bool, protocol: tasks.Protocol = "paper") -> Form:
+    """A base model continues examples, a chat model is asked. Ours all carry a template; a pretrain run is a base.
+
+    In lm-eval's protocol every model completes: it applies no template unless told to.
+    """
     path = Path(model)
     base = run.is_run(path) and run.read_manifest(path)["stage"] == "pretrain"
-    return "chat" if has_template and not base else "completion"
+    return "chat" if has_template and not base and protocol == "paper" else "completion"
 
 
-def heldout(model: str, wanted: list[Task]) -> Path:
-    """The held-out sets of the curriculum that a run of ours was made from. Raises DataError where there are none."""
+def _fits(form: Form, protocol: tasks.Protocol, shots: int | None) -> None:
+    """Refuse options that would be left unused."""
+    if form == "chat" and protocol == "lm-eval":
+        raise DataError("--form chat: lm-eval's protocol is a completion here. Leave --form or --protocol out.")
+    if form == "chat" and shots:
+        raise DataError(f"--shots {shots}: a chat model is asked 0-shot. Add --form completion for worked examples.")
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        terminal.console().print(line, markup=False, soft_wrap=True)
+
+
+def _words(listed: str) -> list[str]:
+    return [word.strip() for word in listed.split(",") if word.strip()]
+
+
+def heldout(model: str, wanted: list[Task]) -> Path | None:
+    """The held-out sets of the curriculum that a run of ours was made from; None: the tasks look on the hub.
+
+    Raises DataError where some tasks are the run's own and others are not.
+    """
+    mini = [task for task in wanted if task.name.startswith("mini-")]
+    if not mini:
+        return None
     found = _curriculum(Path(model)) if run.is_run(Path(model)) else None
-    if found is None or not all(task.name.startswith("mini-") for task in wanted):
+    if found is None or len(mini) < len(wanted):
         folders = ", ".join(f"{task.name}/" for task in wanted)
         raise DataError(f"--data-root: missing. Name the folder that holds {folders}.")
     return found / "heldout"
@@ -96,5 +173,35 @@ def table(found: list[dict[str, Any]], model: str, asked: Form) -> Table:
     return shown
 
 
+def command(words: Sequence[str]) -> tuple[typer.Typer, list[str]]:
+    """Say which command line a list of words is for, and what is left for it."""
+    if words and words[0] in COMMANDS:
+        chosen: typer.Typer = import_module(COMMANDS[words[0]]).app
+        return chosen, list(words[1:])
+    return app, list(words)
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Parse and run a command line."""
+    chosen, rest = command(words)
+    name = "python -m eval" if chosen is app else f"python -m eval {words[0]}"
+    chosen(args=rest, prog_name=name, standalone_mode=False)
+
+
+def beside(task: Mapping[str, Any]) -> Iterator[str]:
+    """What stands beside a task's score: the stricter reading, several answers an item, subjects and categories."""
+    if strict := task.get("strict"):
+        yield f"{task['name']}: {strict['score']:.1%} by strict extraction, {strict['unread']} unread"
+    if tries := task.get("pass_at_k"):
+        said = [f"pass@{k} {found['score']:.1%}" for k, found in tries.items()]
+        if vote := task.get("majority"):
+            said.append(f"maj@{task['samples']} {vote['score']:.1%}")
+        yield f"{task['name']}: {', '.join(said)}"
+    if averages := task.get("categories"):
+        parts = {"mean of subjects": task["macro"], "mean of items": task["micro"], **averages}
+        said = [f"{name} {found['score']:.1%}" for name, found in parts.items()]
+        yield f"{task['name']}, {task['subjects']['scored']} of {task['subjects']['of']} subjects: {', '.join(said)}"
+
+
 if __name__ == "__main__":
-    sys.exit(terminal.guarded(lambda: app(prog_name="python -m eval", standalone_mode=False), resumes=False))
+    sys.exit(terminal.guarded(lambda: run_command(sys.argv[1:]), resumes=False))

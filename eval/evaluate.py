@@ -16,9 +16,11 @@ from alignment.recipe import Evaluate
 from alignment.recipe import Judged as Model
 from alignment.run import Run, is_run, read, sha256, write_text
 from eval import harness, tasks
-from eval.harness import Judged, Row
+from eval.data import rows
+from eval.harness import Judged
 from eval.report import collect, markdown, page
-from eval.task import Task, rows
+from eval.samples import Row
+from eval.task import Task
 from eval.tasks import preference
 
 HELDOUT_PAIRS = "heldout_pairs.jsonl"

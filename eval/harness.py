@@ -4,7 +4,7 @@
 
 An answer is keyed by the digest of model, machine, settings and prompt and never thrown away, so an interrupted
 evaluation continues, and a finished one is marked again without asking again. `samples` shows the items asked last.
-An engine that raises stops the run: a failure is not a score.
+Items without labels get no score but a submission file. An engine that raises stops the run: a failure is not a score.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignment import chat, run
 from alignment.errors import DataError, RunError
 from alignment.verify import answers
-from eval import statistics
-from eval.task import Form, Item, Mark, Task
+from eval import samples
+from eval.samples import Asked, Row
+from eval.summary import summary
+from eval.task import UNLABELLED, Form, Item, Mark, Task
+from eval.tasks import multiple_choice
 
 if TYPE_CHECKING:
     from alignment.generate.engine import Completion, Engine, Score
 
 FORMAT = "plumbline-eval-1"
-Row = dict[str, Any]
+SAMPLED = (0.6, 0.95)  # temperature and top-p of several answers an item: those of the R1 paper's evaluation
 Advance = Callable[[int], None]
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,18 @@ class Judged:
     engine: Engine
     identity: str  # changes when the weights do
     form: Form
+    shots: int | None = None  # worked examples; None: as many as the task has
+    samples: int = 1  # answers an item
 
-
-@dataclass(frozen=True)
-class Asked:
-    """An item with the prompt that this model gets and the key of its answer."""
-
-    item: Item
-    text: str
-    shots: int
-    encoded: str | list[int]
-    ids: list[int]  # as the model sees it
-    key: str
+    def draw(self, task: Task) -> tuple[float, float]:
+        """Temperature and top-p of this task's answers."""
+        return (task.temperature, 1.0) if self.samples == 1 else SAMPLED
 
 
 def evaluate(
     judged: Judged,
     tasks: Sequence[Task],
-    root: Path,
+    root: Path | None,
     out: Path,
     *,
     limit: int | None = None,
@@ -64,73 +62,26 @@ def evaluate(
     """Evaluate a model on tasks and write `out`; return the report. Results of other tasks in `out` stay."""
     report = _begin(judged, out)
     for task in tasks:
-        asked = _ask(judged, task, spread(task.items(root), limit), seed)
+        asked = ask(judged, task, spread(task.items(root), limit), seed)
         found = _answers(judged, task, asked, out / "answers" / f"{task.name}.jsonl", seed, advance)
-        marks = task.mark([a.item for a in asked], [found[a.key]["answer"] for a in asked])
-        rows = [_row(a, found[a.key], mark) for a, mark in zip(asked, marks, strict=True)]
+        marks = samples.marked(task, asked, [found[a.key] for a in asked])
+        rows = [samples.row(a, found[a.key], item) for a, item in zip(asked, marks, strict=True)]
         save(out / "samples" / f"{task.name}.jsonl", rows)
-        report["tasks"][task.name] = summary(task, judged, asked, rows, seed)
-        if layers := sorted({layer for mark in marks for layer in mark.layers}):
-            report["tasks"][task.name]["sandbox"] = layers
+        if any(a.item.problem.target == UNLABELLED for a in asked):
+            report["submissions"][task.name] = _submitted(task, asked, marks, out)
+        else:
+            report["tasks"][task.name] = summary(task, rows) | _asking(judged, task, asked, seed)
+            if layers := sorted({layer for item in marks for mark in item for layer in mark.layers}):
+                report["tasks"][task.name]["sandbox"] = layers
         run.write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
     return report
 
 
-def spread(items: list[Item], limit: int | None) -> list[Item]:
+def spread(items: list[One], limit: int | None) -> list[One]:
     """Take `limit` items at even distances, so that a few C-Eval items are not all of one subject."""
     if limit is None or limit >= len(items):
         return items
     return [items[i * len(items) // limit] for i in range(limit)]
-
-
-def summary(task: Task, judged: Judged, asked: Sequence[Asked], rows: Sequence[Row], seed: int) -> dict[str, Any]:
-    """Say what the marks of a task amount to."""
-    groups: dict[str, list[float]] = {}
-    for row in rows:
-        groups.setdefault(row["group"], []).append(float(row["correct"]))
-    written = [row for row in rows if row["finish"] != "scored"]
-    shots = [a.shots for a in asked]
-    found = {
-        "name": task.name,
-        "n": len(rows),
-        **averaged(groups, macro=task.macro),
-        "form": judged.form,
-        "shots": {"least": min(shots), "most": max(shots)},
-        "unread": sum(row["read"] is None for row in rows),
-        "stop_rate": share(row["finish"] == "stop" for row in written),
-        "stop_string_rate": share(row["finish"] == "stop string" for row in written),
-        "repetition": share(row["repetition"] for row in written if row["repetition"] is not None),
-        "groups": {name: _scored(values) for name, values in sorted(groups.items())},
-        "max_new_tokens": task.max_new_tokens,
-        "temperature": task.temperature,
-        "seed": seed,
-        "prompts": digest([a.ids for a in asked]),
-        "engine": judged.engine.facts,
-        "versions": run.versions(),
-    }
-    if all(a.item.problem.kind == "number" for a in asked):
-        strict = [answers.same_number(answers.gsm8k(row["answer"]), row["target"]) for row in rows]
-        found["strict"] = _scored([float(right) for right in strict])
-    return found
-
-
-def averaged(groups: Mapping[str, Sequence[float]], *, macro: bool) -> dict[str, Any]:
-    """Score and interval over items, or over groups where each has enough items; and which it was."""
-    items = _scored([value for values in groups.values() for value in values])
-    over_items = {"score": items["score"], "interval": items["interval"]}
-    if not macro:
-        return over_items | {"average": "mean of items", "interval_kind": "Wilson"}
-    if min(map(len, groups.values())) < statistics.SMALLEST_GROUP:
-        return over_items | {"average": "mean of items: some groups are too small", "interval_kind": "Wilson"}
-    score = statistics.macro(groups)
-    found = {"score": score.score, "interval": [score.low, score.high], "average": "mean of groups"}
-    return found | {"interval_kind": "bootstrap inside groups", "items": over_items}
-
-
-def share(values: Iterable[float]) -> float | None:
-    """Mean, or None where there is nothing to average."""
-    found = [float(value) for value in values]
-    return sum(found) / len(found) if found else None
 
 
 def digest(value: Any) -> str:
@@ -162,23 +113,41 @@ def encode(judged: Judged, text: str) -> str | list[int]:
     return chat.encode(judged.engine.tokenizer, [{"role": "user", "content": text}], answer=False).input_ids
 
 
-def _ask(judged: Judged, task: Task, items: Sequence[Item], seed: int) -> list[Asked]:
-    words = [judged.form, task.stop(judged.form), task.max_new_tokens, task.temperature, seed]
+def ask(judged: Judged, task: Task, items: Sequence[Item], seed: int) -> list[Asked]:
+    """Write the prompts of items as this model gets them."""
+    most = min(len(item.shots) for item in items)
+    if judged.shots is not None and judged.shots > most:
+        raise DataError(f"{task.name}: --shots {judged.shots}, but there are {most} worked examples.")
+    words: list[Any] = [judged.form, task.stop(judged.form), task.max_new_tokens, task.temperature, seed]
+    if judged.samples > 1:
+        words += [judged.samples, *judged.draw(task)]
     settings = [judged.identity, judged.engine.facts, words]
     asked = []
     for item in items:
-        shots = len(item.shots) if judged.form == "completion" else 0
         options = task.options(item, judged.form)
-        room = judged.engine.context - max([len(judged.engine.encode(o)) for o in options] or [task.max_new_tokens])
-        while len(ids := judged.engine.encode(encode(judged, text := task.prompt(item, judged.form, shots)))) > room:
-            if shots == 0:
-                raise DataError(
-                    f"{task.name}, item {item.id}: does not fit the model's context of {judged.engine.context} tokens "
-                    f"with {judged.engine.context - room} left for the answer. Leave this task out for this model."
-                )
-            shots -= 1
-        asked.append(Asked(item, text, shots, encode(judged, text), ids, digest([settings, item.id, ids, options])))
+        if options and judged.samples > 1:
+            raise DataError(f"{task.name}: --samples {judged.samples}, but its options are weighed and nothing is drawn.")
+        text, shots, encoded, ids = _fitted(judged, task, item, options)
+        asked.append(Asked(item, text, shots, encoded, ids, digest([settings, item.id, ids, options])))
     return asked
+
+
+def _fitted(judged: Judged, task: Task, item: Item, options: Sequence[str]) -> tuple[str, int, str | list[int], list[int]]:
+    """A prompt that leaves room for the answer, with its worked examples, as the engine takes it and as ids."""
+    room = judged.engine.context - max([len(judged.engine.encode(o)) for o in options] or [task.max_new_tokens])
+    most = len(item.shots) if judged.shots is None else judged.shots
+    for shots in range(most if judged.form == "completion" else 0, -1, -1):
+        text = task.prompt(item, judged.form, shots)
+        encoded = encode(judged, text)
+        ids = judged.engine.encode(encoded)
+        if len(ids) <= room:
+            return text, shots, encoded, ids
+        if task.cuts_text and room > 0:
+            return text, shots, ids[-room:], ids[-room:]
+    raise DataError(
+        f"{task.name}, item {item.id}: does not fit the model's context of {judged.engine.context} tokens "
+        f"with {judged.engine.context - room} left for the answer. Leave this task out for this model."
+    )
 
 
 def _answers(judged: Judged, task: Task, asked: Sequence[Asked], path: Path, seed: int, advance: Advance) -> dict[str, Row]:
@@ -197,7 +166,7 @@ def _answers(judged: Judged, task: Task, asked: Sequence[Asked], path: Path, see
             advance(1)
 
         if waiting:
-            _engine(judged, task, waiting, seed, keep)
+            answer(judged, task, waiting, seed, keep)
     return found
 
 
@@ -208,7 +177,8 @@ def _mend(path: Path) -> None:
         path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
 
-def _engine(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep: Callable[[int, Row], None]) -> None:
+def answer(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep: Callable[[int, Row], None]) -> None:
+    """Ask the model; `keep(i, answer)` is called with the answer to item i as soon as there is one."""
     from alignment.generate.engine import Settings
 
     prompts = [a.encoded for a in asked]
@@ -221,22 +191,32 @@ def _engine(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep:
 
         judged.engine.score(prompts, options, scored)
         return
+    temperature, top_p = judged.draw(task)
     settings = Settings(
-        max_new_tokens=task.max_new_tokens, temperature=task.temperature, seed=seed, stop=task.stop(judged.form)
+        max_new_tokens=task.max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        samples=judged.samples,
+        seed=seed,
+        stop=task.stop(judged.form),
     )
 
     def written(i: int, found: Sequence[Completion]) -> None:
-        (said,) = found
-        by_itself = said.finish == "length" or said.token_ids[-1] in judged.engine.ends
-        repeated = answers.repetition(said.text)
-        keep(i, {
-            "answer": said.text,
-            "finish": said.finish if by_itself else "stop string",
-            "tokens": len(said.token_ids),
-            "repetition": None if repeated is None else round(repeated, 4),
-        })  # fmt: skip
+        said = [_said(judged, one) for one in found]
+        keep(i, said[0] if len(said) == 1 else {"samples": said})
 
     judged.engine.generate(prompts, settings, written)
+
+
+def _said(judged: Judged, said: Completion) -> Row:
+    by_itself = said.finish == "length" or said.token_ids[-1] in judged.engine.ends
+    repeated = answers.repetition(said.text)
+    return {
+        "answer": said.text,
+        "finish": said.finish if by_itself else "stop string",
+        "tokens": len(said.token_ids),
+        "repetition": None if repeated is None else round(repeated, 4),
+    }
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -250,11 +230,12 @@ def _begin(judged: Judged, out: Path) -> dict[str, Any]:
         "engine": judged.engine.facts,
         "versions": run.versions(),
         "tasks": {},
+        "submissions": {},
     }
     old = read_report(out)
     if old and old["model"] != judged.identity:
         raise RunError(f"{out}: holds the results of another model ({old['model']}). Choose another --out.")
-    return report | {"tasks": dict(old["tasks"]) if old else {}}
+    return report | {kept: dict(old.get(kept, {})) if old else {} for kept in ("tasks", "submissions")}
 
 
 def read_report(out: Path) -> dict[str, Any] | None:
@@ -268,26 +249,28 @@ def read_report(out: Path) -> dict[str, Any] | None:
     return found
 
 
-def _row(asked: Asked, answer: Row, mark: Mark) -> Row:
-    item = asked.item
+def _asking(judged: Judged, task: Task, asked: Sequence[Asked], seed: int) -> dict[str, Any]:
+    """Say how the items of a task were asked."""
+    shots = [a.shots for a in asked]
+    temperature, top_p = judged.draw(task)
     return {
-        "id": item.id,
-        "prompt": asked.text,
-        "answer": answer["answer"],
-        "read": mark.read,
-        "target": item.problem.target,
-        "correct": mark.correct,
-        "why": mark.why,
-        "finish": answer["finish"],
-        "tokens": answer["tokens"],
-        "repetition": answer["repetition"],
-        "group": item.group,
-        "language": item.language,
-        "shots": asked.shots,
-        "key": asked.key,
+        "form": judged.form,
+        "shots": {"least": min(shots), "most": max(shots)},
+        "max_new_tokens": task.max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "prompts": digest([a.ids for a in asked]),
+        "engine": judged.engine.facts,
+        "versions": run.versions(),
     }
 
 
-def _scored(values: Sequence[float]) -> dict[str, Any]:
-    found = asdict(statistics.wilson(sum(values), len(values)))
-    return {"n": len(values), "score": found["score"], "interval": [found["low"], found["high"]]}
+def _submitted(task: Task, asked: Sequence[Asked], marks: Sequence[Sequence[Mark]], out: Path) -> dict[str, Any]:
+    """Write the answers to unlabelled items as the benchmark's authors take them."""
+    path = out / f"submission-{task.name}.json"
+    chosen = [samples.majority(item) for item in marks]
+    letters = multiple_choice.submission([a.item for a in asked], chosen)
+    run.write_text(path, json.dumps(letters, indent=1, ensure_ascii=False))
+    unread = sum(mark.read is None for mark in chosen)
+    return {"file": path.name, "n": len(asked), "unread": unread, "prompts": digest([a.ids for a in asked])}

@@ -1,25 +1,24 @@
 """What a task is: items with a target, a prompt for each form of model, and a pure mark for an answer.
 
-Rows come from files below the data root, in the formats in which the benchmarks are published. A task never sees a
-model: `evaluate` asks for prompts, saves answers, and has them marked.
+A task never sees a model: `evaluate` asks for prompts, saves answers, and has them marked.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from alignment.errors import DataError
 from alignment.verify import judge
+from alignment.verify.judge import Judgement
 from alignment.verify.problem import Problem
 
 Form = Literal["completion", "chat"]  # a base model continues worked examples; a chat model is simply asked
 Answer = str | dict[str, float]  # text, or the log-probability of each option
+UNLABELLED = "unlabelled"  # the target of an item whose answer is not published
 
 
 @dataclass(frozen=True)
@@ -36,74 +35,54 @@ class Item:
 
 @dataclass(frozen=True)
 class Mark:
-    """What was read out of an answer (None: nothing could be read) and whether it is right."""
+    """What was read out of an answer (None: nothing could be read) and whether it is right.
+
+    `strict` is the same answer read by the stricter of two rules, where a task has two.
+    """
 
     read: str | None
     correct: bool
     why: str = ""
     layers: tuple[str, ...] = ()  # of the sandbox that ran the code
+    strict: Mark | None = None
 
 
-class Task(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
     """A benchmark: a row of the dict in one of the files in eval/tasks."""
 
-    @property
-    def name(self) -> str:
-        """Name the task as on the command line."""
+    name: str  # as on the command line
+    max_new_tokens: int
+    temperature: float = 0.0  # 1 for an answer drawn as the model would speak
+    macro: bool = False  # whether the score is the mean over groups instead of over items
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that are averaged apart, too
+    stops: tuple[str, ...] = ()  # texts that end a completion; a chat model ends by itself
+    votes: bool = True  # whether of several answers to an item the commonest can be taken
+    protocol: str = "this project's own"
+    cuts_text: bool = False  # a prompt too long loses its beginning, instead of its last worked examples
 
-    @property
-    def macro(self) -> bool:
-        """Whether the score is the mean over groups instead of over items."""
+    @abstractmethod
+    def items(self, root: Path | None) -> list[Item]:
+        """Read the items below the data root, or from the hub. Raises DataError naming path and row."""
 
-    def items(self, root: Path) -> list[Item]:
-        """Read the items below the data root. Raises DataError naming path and row."""
-
+    @abstractmethod
     def prompt(self, item: Item, form: Form, shots: int) -> str:
         """Write what the model sees; in chat form, the user's turn."""
 
-    def options(self, item: Item, form: Form) -> tuple[str, ...]:
+    def options(self, item: Item, form: Form) -> tuple[str, ...]:  # noqa: ARG002
         """Name the continuations to score; empty when the answer is generated."""
+        return ()
 
     def stop(self, form: Form) -> tuple[str, ...]:
         """Name the texts that end a generated answer."""
-
-    @property
-    def max_new_tokens(self) -> int:
-        """Longest answer."""
-
-    @property
-    def temperature(self) -> float:
-        """0 for the likeliest answer, 1 for one drawn as the model would speak."""
+        return self.stops if form == "completion" else ()
 
     def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
         """Read the answers and compare them with the targets. Pure, so that it can be repeated."""
+        return verified(items, answers)
 
 
-def rows(root: Path, name: str, fields: Iterable[str]) -> list[dict[str, Any]]:
-    """Read a JSONL file, plain or gzipped, whose rows must have these fields."""
-    plain, packed = root / name, root / f"{name}.gz"
-    path = plain if plain.exists() else packed
-    if not path.exists():
-        raise DataError(f"{plain}: no such file, nor with .gz. Name the folder that holds {name} with --data-root.")
-    found = []
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path == packed else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise DataError(f"{path}, row {number}: not an object but {type(row).__name__}. Fetch the file again.")
-                missing = [field for field in fields if field not in row]
-                if missing:
-                    raise DataError(f"{path}, row {number}: no field {missing[0]!r}. It has {', '.join(row)}.")
-                found.append(row)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}, row {len(found) + 1}: unreadable ({error}). Fetch the file again.") from None
-    if not found:
-        raise DataError(f"{path}: empty. A score needs items; fetch the file again.")
-    return found
-
-
-def group(row: dict[str, Any], otherwise: str) -> str:
+def group(row: Mapping[str, Any], otherwise: str) -> str:
     """Name the group of a row: the mini sets hold whole templates that were never trained."""
     if "unseen" not in row:
         return otherwise
@@ -112,7 +91,18 @@ def group(row: dict[str, Any], otherwise: str) -> str:
 
 def verified(items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
     """Mark written answers by the verifier that preferences and rewards use too."""
-    said = [(item.problem, answer) for item, answer in zip(items, answers, strict=True) if isinstance(answer, str)]
-    if len(said) < len(items):
+    problems = [item.problem for item in items]
+    return [marked(found) for found in judge.verify_many(list(zip(problems, written(items, answers), strict=True)))]
+
+
+def written(items: Sequence[Item], answers: Sequence[Answer]) -> list[str]:
+    """Answers as texts. Raises DataError where one is a choice among options."""
+    texts = [answer for answer in answers if isinstance(answer, str)]
+    if len(texts) < len(items):
         raise DataError(f"{items[0].id}: scores where texts were expected. The saved answers belong to another task.")
-    return [Mark(found.read, found.correct, found.why, found.layers) for found in judge.verify_many(said)]
+    return texts
+
+
+def marked(found: Judgement) -> Mark:
+    """A verifier's judgement as a mark."""
+    return Mark(found.read, found.correct, found.why, found.layers)

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from alignment.__main__ import app as alignment_app
-from eval.__main__ import app as eval_app
+from eval.__main__ import command as eval_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "runs", "reports", ".cache", "models"} & set(p.parts))
@@ -40,7 +40,8 @@ def test_the_readmes_name_commands() -> None:
 @pytest.mark.parametrize(("page", "launch", "program", "words"), commands(), ids=lambda v: str(v)[-60:])
 def test_a_readme_command_parses(page: Path, launch: str, program: str, words: str) -> None:
     given = [re.sub(r"[A-Z]{4,}", lambda m: STANDS_FOR.get(m[0], m[0]), word) for word in shlex.split(words)]
-    command = typer.main.get_command(alignment_app if program == "alignment" else eval_app)
+    app, given = (alignment_app, given) if program == "alignment" else eval_command(given)
+    command = typer.main.get_command(app)
     if hasattr(command, "commands"):
         assert given, f"{page}: no command is named"
         assert given[0] in command.commands, f"{page}: no command {given[0]}"

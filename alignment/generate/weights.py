@@ -1,27 +1,73 @@
 """Open a model for sampling: a run directory, a model folder, or ORG/NAME@REVISION on the hub.
 
 Only safetensors are read and no code of a repository is run. A hub name needs a revision: a score of "whatever is
-there today" cannot be repeated.
+there today" cannot be repeated. A plain Llama folder goes straight into the lean forward, without transformers' model
+classes, whose import takes longer than reading a small model.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from alignment import chat, run
 from alignment.errors import HubError, ModelError
+from alignment.generate import llama
 from alignment.hardware import Hardware
 
+PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # wholly described by tokenizer.json
+LLAMA_WORDS = frozenset({
+    "model_type", "hidden_act", "hidden_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
+    "num_key_value_heads", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+})  # fmt: skip
 
-def open_model(argument: str | Path, hardware: Hardware) -> tuple[PreTrainedModel, Any]:
+
+def open_model(argument: str | Path, hardware: Hardware) -> tuple[Any, Any]:
     """Load model and tokenizer for inference: float32 on a CPU, the profile's dtype on a GPU."""
     place, revision = locate(argument)
-    options = {"revision": revision} if revision else {"local_files_only": True}
     dtype = torch.float32 if hardware.device == "cpu" else getattr(torch, hardware.dtype)
+    found = _open_llama(Path(place), hardware.device, dtype) if not revision else None
+    model, tokenizer = found or _open_any(argument, place, revision, hardware, dtype)
+    rows = (model.embedding if found else model.get_input_embeddings().weight).shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{argument}: the tokenizer has {len(tokenizer)} ids, the model {rows} embedding rows. They do not belong "
+            "together, or tokens were added after training: resize the embeddings and train them, or drop the tokens."
+        )
+    return model, tokenizer
+
+
+def _open_llama(place: Path, device: str, dtype: torch.dtype) -> tuple[llama.Llama, Any] | None:
+    """Open a folder that says all the lean forward must know; None for any other."""
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    words = place / "tokenizer_config.json"
+    files = sorted(place.glob("*.safetensors"))
+    if not (config.keys() >= LLAMA_WORDS and words.exists() and (place / "tokenizer.json").exists() and files):
+        return None
+    kind = json.loads(words.read_text(encoding="utf-8")).get("tokenizer_class")
+    if kind not in PLAIN_TOKENIZERS or not llama.supports(SimpleNamespace(**config)):
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        weights = {name: weight.to(dtype) for file in files for name, weight in load_file(file, device=device).items()}
+        return llama.Llama(SimpleNamespace(**config), weights), PreTrainedTokenizerFast.from_pretrained(place)
+    except (SafetensorError, KeyError):
+        return None  # transformers says what is broken or missing
+
+
+def _open_any(
+    argument: str | Path, place: str, revision: str | None, hardware: Hardware, dtype: torch.dtype
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"revision": revision} if revision else {"local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -34,12 +80,6 @@ def open_model(argument: str | Path, hardware: Hardware) -> tuple[PreTrainedMode
         )
     except (OSError, ValueError, ImportError) as error:
         raise _complaint(argument, revision, error) from error
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"{argument}: the tokenizer has {len(tokenizer)} ids, the model {rows} embedding rows. They do not belong "
-            "together, or tokens were added after training: resize the embeddings and train them, or drop the tokens."
-        )
     return model.to(hardware.device).eval(), tokenizer
 
 

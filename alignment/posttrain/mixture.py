@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment import chat
+from alignment.corpus import decontaminate
+from alignment.corpus.documents import Document
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.posttrain import start, supervision
@@ -31,6 +33,10 @@ def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | i
     found: list[Row] = []
     for source in recipe.data:
         found += read(source, here, dropped)
+    overlap: dict[str, Any] = {}
+    if recipe.against:
+        found, overlap = clean(found, here.inputs[recipe.against].path / "heldout")
+        dropped["contains a held-out item"] += overlap["documents_containing_items"]
     with here.progress("rows", len(found)) as bar:
         rows, too_bad = tokenise(found, tokenizer, recipe.max_length, bar.advance)
     dropped += too_bad
@@ -46,6 +52,7 @@ def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | i
         "domains": dict(Counter(row["domain"] for row in rows)),
         "languages": dict(Counter(row["language"] for row in rows)),
         "tokenizer": supervision.signature(tokenizer),
+        **({"decontamination": overlap} if overlap else {}),
     }
     write_text(here.path / "ledger.json", json.dumps(ledger, indent=1, ensure_ascii=False))
     here.say(f"{len(train):,} rows, {len(validation)} for validation; dropped: {said(dropped)}")
@@ -63,6 +70,18 @@ def read(source: Source, here: Run, dropped: Counter[str]) -> list[Row]:
     rows = list(islice(card.rows(), source.rows))
     dropped.update(card.dropped)
     return rows
+
+
+def clean(rows: Sequence[Row], heldout: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Drop rows that contain a whole evaluation item; return the others, and what all shared with the items."""
+    documents = (
+        Document(
+            str(i), "\n".join(turn["content"] for turn in row["messages"]), row["domain"], row["language"], row["source"]
+        )
+        for i, row in enumerate(rows)
+    )
+    found = decontaminate.overlap(documents, decontaminate.heldout(heldout))
+    return [row for i, row in enumerate(rows) if i not in found.contains], found.report()
 
 
 def tokenise(

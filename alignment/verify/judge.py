@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alignment.verify import answers, sandbox
+from alignment.verify import answers, expression, sandbox
 from alignment.verify.problem import Problem
 
 
@@ -24,11 +24,18 @@ def verify(problem: Problem, answer: str) -> Judgement:
     return verify_many([(problem, answer)])[0]
 
 
-def verify_many(pairs: Sequence[tuple[Problem, str]], workers: int | None = None) -> list[Judgement]:
-    """Judge many answers; programs run side by side, equal programs once."""
+def verify_many(
+    pairs: Sequence[tuple[Problem, str]],
+    workers: int | None = None,
+    program: Callable[[str, str, str], str | None] = answers.program,
+) -> list[Judgement]:
+    """Judge many answers; programs run side by side, equal programs once.
+
+    `program` makes one of a prompt, an answer and the name of the function asked for; None where there is no code.
+    """
     judged: list[Judgement | None] = [_read(problem, answer) for problem, answer in pairs]
     programs = {
-        i: answers.program(problem.prompt, answer, problem.entry_point)
+        i: program(problem.prompt, answer, problem.entry_point)
         for i, (problem, answer) in enumerate(pairs)
         if judged[i] is None
     }
@@ -51,6 +58,9 @@ def _read(problem: Problem, answer: str) -> Judgement | None:
     if problem.kind == "number":
         read = answers.gsm8k(answer) or answers.last_number(answer)
         return _compared(read, answers.same_number(read, problem.target), problem.target)
+    if problem.kind == "expression":
+        read = expression.read_or_last_number(answer)
+        return _compared(read, expression.same(read, problem.target), problem.target)
     if problem.kind == "choice":
         read = answers.choice(answer)
         return _compared(read, read == problem.target, problem.target)

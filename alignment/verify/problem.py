@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args
 from alignment.errors import DataError
 
 _TESTS = re.compile(r"^(?:assert\b|def check\()", re.MULTILINE)
-Kind = Literal["number", "choice", "code", "refusal"]
+Kind = Literal["number", "expression", "choice", "code", "refusal"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """What is asked, and what makes an answer right.
 
-    number: `target` is the number. choice: `target` is the letter. refusal: `target` is "decline" or "answer".
+    number: `target` is the number. expression: `target` is its TeX. choice: `target` is the letter. refusal: `target` is
+    "decline" or "answer".
     code: `tests` define `check(candidate)` (as HumanEval does) or are plain asserts, `entry_point` names the function.
     """
 
@@ -37,7 +38,7 @@ class Problem:
             raise DataError(f"problem {self.id}: entry_point {self.entry_point!r} is no function name.")
         if self.kind == "refusal" and self.target not in ("decline", "answer"):
             raise DataError(f'problem {self.id}: target {self.target!r}. A refusal target is "decline" or "answer".')
-        if self.kind in ("number", "choice") and not self.target.strip():
+        if self.kind in ("number", "expression", "choice") and not self.target.strip():
             raise DataError(f"problem {self.id}: {self.kind} without a target.")
 
 

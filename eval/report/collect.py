@@ -16,7 +16,7 @@ from alignment.corpus import decontaminate
 from alignment.corpus.documents import Document
 from alignment.run import Finished, Run, read, versions
 from eval import harness, statistics
-from eval.harness import Row
+from eval.samples import Row
 
 FORMAT = "plumbline-report-1"
 CURVES = ("loss", "learning_rate", "tokens_per_second")

@@ -14,15 +14,16 @@ def render(found: Mapping[str, Any]) -> str:
     parts = [f"# {found['name']}: evaluation"]
     for section in tables.sections(found):
         parts.append(f"## {section.title}")
-        parts.extend(_table(table) for table in section.tables)
+        parts.extend(table(one) for one in section.tables)
     parts += ["## Sample answers", *_examples(found), "## Environment", _environment(found)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
-    lines = ["| " + " | ".join(table.head) + " |", "|" + " --- |" * len(table.head)]
-    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
-    return "\n\n".join(filter(None, [table.title and f"### {table.title}", table.note, "\n".join(lines)]))
+def table(found: Table) -> str:
+    """Write a table with its title and its note."""
+    lines = ["| " + " | ".join(found.head) + " |", "|" + " --- |" * len(found.head)]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in found.rows]
+    return "\n\n".join(filter(None, [found.title and f"### {found.title}", found.note, "\n".join(lines)]))
 
 
 def _cell(cell: Cell) -> str:

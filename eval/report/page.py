@@ -9,29 +9,40 @@ from typing import Any
 from eval.report import cells, curves, tables
 from eval.report.cells import Value
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
-
 
 def render(found: Mapping[str, Any]) -> str:
-    """Write the report as HTML. All text of models and data is escaped."""
-    from jinja2 import Environment, StrictUndefined
+    """Write the report as HTML."""
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.tests["value"] = lambda cell: isinstance(cell, Value)
-    environment.filters["strip"] = _strip
-    environment.filters["share"] = lambda x: f"{100 * x:.2f}%"
     around = found["environment"]
     facts = {"profile" if name == "name" else name: fact for name, fact in around["hardware"].items()}
     facts |= around["versions"] | around["git"]
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return fill(
+        "page.html.jinja",
         found=found,
         sections=tables.sections(found),
         drawings=[(run, [Markup(svg) for svg in svgs]) for run, svgs in curves.drawings(found)],
         time=cells.duration(around["seconds"]),
         facts={name.replace("_", " "): value for name, value in facts.items() if value not in (None, "absent")},
     )
-    return str(page)
+
+
+def fill(template: str, **words: Any) -> str:
+    """Fill one of the templates that lie here. All text of models and data is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["value"] = lambda cell: isinstance(cell, Value)
+    environment.filters["strip"] = _strip
+    environment.filters["share"] = lambda x: f"{100 * x:.2f}%"
+    page: str = environment.get_template(template).render(**words)
+    return page
 
 
 def _strip(value: Value) -> dict[str, float]:

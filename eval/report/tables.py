@@ -65,9 +65,9 @@ def differences(found: Found) -> Table:
         rows.append((row["task"], " → ".join(models), change, *flips, _p(p), visible))
     return Table(
         "What each stage changed",
-        "Percentage points over items, paired on the same ones: bootstrap interval (exact where nothing flipped), items "
-        "gained and lost, McNemar's exact p, and the smallest difference that this many flips could show. Where forms "
-        "are named, the way of asking changed too.",
+        "Percentage points over items, paired on the same ones: Tango's interval (a bootstrap of items where each has "
+        "several answers), items gained and lost, McNemar's exact p, and the smallest true difference that so many items "
+        "show four times in five, if they flip as often as here. Where forms are named, the way of asking changed too.",
         ("task", "models", "difference", "gained", "lost", "p", "visible from"),
         rows,
     )

@@ -15,26 +15,26 @@ from typing import Any
 from alignment import chat
 from alignment.errors import DataError
 from alignment.verify import problem
-from eval import statistics
-from eval.task import Answer, Form, Item, Mark, rows, verified
+from eval import data, statistics
+from eval.task import Form, Item, Task
 
 FIELDS = ("id", "prompt", "chosen", "rejected")
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Sampled:
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Task):
     """Problems that no stage has trained on; one answer each, drawn at temperature 1, judged by the verifier."""
 
     file: str = "problems.jsonl"
     name: str = "sampled"
     max_new_tokens: int = 96
     temperature: float = 1.0
-    shots: int = 0
-    macro: bool = False
 
-    def items(self, root: Path) -> list[Item]:
+    def items(self, root: Path | None) -> list[Item]:
         """Read the held-out half of a curriculum's problems."""
+        if root is None:
+            raise DataError(f"{self.name}: its problems are a curriculum's; name that folder with --data-root.")
         return [
             Item(
                 id=row["id"],
@@ -42,25 +42,13 @@ class Sampled:
                 group=row["kind"],
                 language=row.get("language", "en"),
             )
-            for row in rows(root, self.file, ("id", "kind", "split"))
+            for row in data.rows(root, self.file, ("id", "kind", "split"))
             if row["split"] == "heldout"
         ]
 
     def prompt(self, item: Item, form: Form, shots: int) -> str:  # noqa: ARG002
         """The problem as it stands."""
         return item.problem.prompt
-
-    def options(self, item: Item, form: Form) -> tuple[str, ...]:  # noqa: ARG002
-        """Nothing to score."""
-        return ()
-
-    def stop(self, form: Form) -> tuple[str, ...]:  # noqa: ARG002
-        """A chat model ends by itself."""
-        return ()
-
-    def mark(self, items: Sequence[Item], answers: Sequence[Answer]) -> list[Mark]:
-        """Ask the verifier."""
-        return verified(items, answers)
 
 
 def score(engine: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -70,8 +70,13 @@ def test_every_card_of_the_project_loads(name: str) -> None:
     assert card.revision in (None, data_card.UNPINNED) or len(card.revision) == 40
 
 
+def counted(name: str) -> bool:
+    """Whether the card's files were at hand when it was written."""
+    return all(split.seen for split in data_card.load(name, ROOT / "data_cards").splits.values())
+
+
 @pytest.mark.data
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", [name for name in CARDS if counted(name)])
 def test_a_card_counts_its_real_files_right(name: str, data_root: Path) -> None:
     card = data_card.load(name, ROOT / "data_cards")
     for training in {split.role == "train" for split in card.splits.values()}:

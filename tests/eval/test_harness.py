@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignment.errors import DataError, RunError
-from eval import harness
+from eval import harness, summary
 from eval.harness import Judged
 from eval.tasks import TASKS, named
 
@@ -97,10 +97,10 @@ def test_a_stop_text_is_not_the_models_own_end(scripted, root, tmp_path):
 
 
 def test_a_mean_of_groups_too_small_is_a_mean_of_items():
-    found = harness.averaged({"law": [1.0] * 3, "logic": [0.0, 1.0] * 4}, macro=True)
+    found = summary.averaged({"law": [1.0] * 3, "logic": [0.0, 1.0] * 4}, macro=True)
     assert found["score"] == 7 / 11
     assert found["interval_kind"] == "Wilson"
-    assert harness.averaged({"law": [1.0] * 5}, macro=True)["average"] == "mean of groups"
+    assert summary.averaged({"law": [1.0] * 5}, macro=True)["average"] == "mean of groups"
 
 
 def test_results_of_two_models_do_not_mix(scripted, root, tmp_path):

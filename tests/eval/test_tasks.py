@@ -7,8 +7,9 @@ import pytest
 
 from alignment.errors import DataError
 from alignment.verify.problem import Problem
-from eval.task import Item, Mark, rows
-from eval.tasks import TASKS, gsm8k, multiple_choice
+from eval.data import rows
+from eval.task import Item, Mark
+from eval.tasks import TASKS, gsm8k, subjects
 from eval.tasks.preference import Sampled, summary
 
 
@@ -60,6 +61,13 @@ def test_a_number_is_read_out_of_an_answer(gsm, answer, mark):
     assert (found.read, found.correct) == mark
 
 
+def test_strict_and_flexible_reading_stand_side_by_side(gsm):
+    (item,) = TASKS["gsm8k"].items(gsm)
+    guessed, said = TASKS["gsm8k"].mark([item, item], ["9 + 3 makes 12", "9 + 3 = 13. The answer is 12. 1 more is 13"])
+    assert (guessed.correct, guessed.strict) == (True, Mark(None, False))
+    assert (said.correct, said.strict) == (True, Mark("12", True))
+
+
 @pytest.fixture
 def exam(tmp_path):
     def row(i, subject, answer):
@@ -96,8 +104,20 @@ def test_the_likeliest_or_the_written_letter_is_the_choice(exam):
     assert task.mark([item], ["我不知道"])[0].read is None
 
 
-def test_every_ceval_subject_has_a_name():
-    assert len(multiple_choice.CEVAL_SUBJECTS) == 52
+@pytest.mark.parametrize(
+    ("names", "categories", "count", "sizes"),
+    [
+        (subjects.CEVAL, subjects.CEVAL_CATEGORIES, 52, [20, 10, 11, 11, 8]),
+        (subjects.MMLU, subjects.MMLU_CATEGORIES, 57, [18, 13, 12, 14]),
+        (subjects.CMMLU, subjects.CMMLU_CATEGORIES, 67, [17, 13, 22, 15, 15]),
+    ],
+)
+def test_every_subject_has_a_name_and_one_of_four_categories(names, categories, count, sizes):
+    assert len(names) == len(set(names.values())) == count
+    assert [len(found) for found in categories.values()] == sizes
+    four = [subject for found in list(categories.values())[:4] for subject in found]
+    assert sorted(four) == sorted(names)
+    assert set(categories.get("Hard", ())) <= set(categories["STEM"])
 
 
 def code_item():
@@ -139,7 +159,7 @@ def test_bad_data_is_named_with_its_row(tmp_path, text, complaint):
 
 
 def test_a_missing_file_names_the_path_and_the_option(tmp_path):
-    with pytest.raises(DataError, match=r"gsm8k/train\.jsonl.*--data-root"):
+    with pytest.raises(DataError, match=r"gsm8k/test\.jsonl.*--data-root"):
         TASKS["gsm8k"].items(tmp_path)
 
 

@@ -11,6 +11,8 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from alignment.errors import ModelError
 from alignment.generate import weights
 from alignment.generate.engine import Engine, Settings
+from alignment.generate.library import Library
+from alignment.generate.llama import Llama
 
 NEAR_TIE = 1e-3  # logits
 
@@ -55,7 +57,9 @@ def test_greedy_equals_generating_one_by_one(llama, tokenizer, kv_heads, batch_s
     assert finishes == {"stop", "length"}, "the batch never lost a row, so nothing was tested"
 
 
-def test_a_model_with_compressed_keys_and_experts_is_decoded_too(tokenizer):
+@pytest.fixture(scope="module")
+def deepseek(tokenizer):
+    """A model with compressed keys and experts, which runs through transformers' own forward."""
     torch.manual_seed(0)
     config = DeepseekV3Config(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=2,
@@ -67,19 +71,67 @@ def test_a_model_with_compressed_keys_and_experts_is_decoded_too(tokenizer):
     model = DeepseekV3ForCausalLM(config).eval()
     with torch.no_grad():
         model.lm_head.weight.normal_(0, 1.0)
-    asked = prompts(7)
-    engine_ = Engine(model, tokenizer, 4)
-    for ids, [answer] in zip(asked, engine_.generate(asked, Settings(max_new_tokens=12)), strict=True):
-        assert_same_unless_near_tie(model, ids, answer.token_ids, one_by_one(model, ids, 12, engine_.ends))
+    return model
+
+
+def test_who_runs_what(llama, deepseek, tokenizer):
+    assert isinstance(Engine(llama(), tokenizer).forward, Llama)
+    assert isinstance(Engine(deepseek, tokenizer).forward, Library)
+
+
+@pytest.mark.parametrize("kind", ["llama", "grouped", "deepseek"])
+def test_greedy_text_is_that_of_generating_one_by_one_with_and_without_a_shared_prefix(kind, llama, deepseek, tokenizer):
+    """Random models, prompts and batches: every token equal, or at most 1 in 2,000 a near tie."""
+    ties = tokens = 0
+    for seed in range(4):
+        dice = random.Random(seed)
+        model = deepseek if kind == "deepseek" else llama(seed=seed + 10, kv_heads=4 if kind == "llama" else 1 + seed % 2)
+        shared = prompts(1, seed=seed, longest=90)[0] * (seed % 2)
+        asked = [shared + tail for tail in prompts(6, seed=seed, longest=30)]
+        engine_ = Engine(model, tokenizer, dice.choice([1, 2, 4, 64]))
+        for ids, [answer] in zip(asked, engine_.generate(asked, Settings(max_new_tokens=24)), strict=True):
+            theirs = one_by_one(model, ids, 24, engine_.ends)
+            assert_same_unless_near_tie(model, ids, answer.token_ids, theirs)
+            ties += answer.token_ids != theirs
+            tokens += len(theirs)
+    assert tokens > 200
+    assert ties * 2000 <= tokens, f"{ties} near ties in {tokens} tokens"
+
+
+@pytest.mark.parametrize("kind", ["llama", "deepseek"])
+def test_what_prompts_share_is_read_once(kind, llama, deepseek, tokenizer, monkeypatch):
+    engine_ = Engine(llama() if kind == "llama" else deepseek, tokenizer)
+    shared, tails = list(range(60)), prompts(5, longest=9)
+    read = []
+    for name in ("read", "rows"):
+        run = getattr(engine_.forward, name)
+
+        def counted(first, second=None, *, run=run, name=name, **words):
+            if name == "rows":
+                read.append(sum(map(len, second)))
+            elif engine_.forward.drafts is False:
+                read.append(len(first))  # transformers' forward reads a prefix without `rows`
+            return run(first, second, **words)
+
+        monkeypatch.setattr(engine_.forward, name, counted)
+    asked = [shared + tail for tail in tails]
+    engine_.generate(asked, Settings(max_new_tokens=1, samples=3, temperature=1.0))
+    assert sum(read) == 60 + sum(map(len, tails))
+    read.clear()
+    engine_.score(asked, [[[1], [2], [3]]] * 5)
+    assert sum(read) == 60 + sum(map(len, tails))
 
 
 def test_samples_do_not_depend_on_batch_or_order(llama, tokenizer):
-    model, asked = llama(), prompts(9)
+    model = llama()
     settings = Settings(max_new_tokens=10, temperature=0.9, top_p=0.95, samples=3, seed=7)
-    wide = Engine(model, tokenizer, 64).generate(asked, settings)
-    narrow = Engine(model, tokenizer, 2).generate(asked[::-1], settings)[::-1]
-    assert [[c.token_ids for c in row] for row in wide] == [[c.token_ids for c in row] for row in narrow]
-    assert any(row[0].token_ids != row[1].token_ids for row in wide)
+    for asked in (prompts(9), [list(range(40)) + tail for tail in prompts(9)]):
+        wide = Engine(model, tokenizer, 64).generate(asked, settings)
+        narrow = Engine(model, tokenizer, 2).generate(asked[::-1], settings)[::-1]
+        assert [[c.token_ids for c in row] for row in wide] == [[c.token_ids for c in row] for row in narrow]
+        assert any(row[0].token_ids != row[1].token_ids for row in wide)
+        [alone] = Engine(model, tokenizer, 1).generate(asked[4:5], settings)
+        assert [c.token_ids for c in alone] == [c.token_ids for c in wide[4]]
 
 
 def test_a_repeated_prompt_gets_other_samples_and_another_seed_gives_other_samples(llama, tokenizer):
@@ -114,28 +166,32 @@ def test_a_stop_string_ends_its_row_and_is_not_in_the_text(llama, tokenizer):
             assert len(after.token_ids) <= len(before.token_ids)
 
 
-def test_scores_equal_plain_log_softmax(llama, tokenizer):
-    model, asked = llama(kv_heads=2), prompts(10)
-    options = [prompts(3, seed=i, longest=6) for i in range(10)]
-    with torch.no_grad():
-        for batch_size in (1, 4, 64):
-            scores = Engine(model, tokenizer, batch_size).score(asked, options)
-            for ids, continuations, row in zip(asked, options, scores, strict=True):
-                for continuation, score in zip(continuations, row, strict=True):
-                    logps = model(torch.tensor([ids + continuation])).logits[0].log_softmax(-1)
-                    plain = sum(float(logps[len(ids) - 1 + k, token]) for k, token in enumerate(continuation))
-                    assert score.logprob == pytest.approx(plain, abs=1e-4)
-                    assert score.tokens == len(continuation)
+@pytest.mark.parametrize("kind", ["llama", "deepseek"])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@torch.inference_mode()
+def test_scores_equal_plain_log_softmax(kind, batch_size, llama, deepseek, tokenizer):
+    model = llama(kv_heads=2) if kind == "llama" else deepseek
+    examples = list(range(50))
+    asked = prompts(4) + [examples + question for question in prompts(4, seed=1)]
+    options = [prompts(3, seed=i, longest=6) for i in range(8)]
+    options[5] = [[1, 2, 3], [1, 2, 3, 4], [1]]  # one continues the other
+    scores = Engine(model, tokenizer, batch_size).score(asked, options)
+    for ids, continuations, row in zip(asked, options, scores, strict=True):
+        for continuation, score in zip(continuations, row, strict=True):
+            logps = model(torch.tensor([ids + continuation]), use_cache=False).logits[0].log_softmax(-1)
+            plain = sum(float(logps[len(ids) - 1 + k, token]) for k, token in enumerate(continuation))
+            assert score.logprob == pytest.approx(plain, abs=1e-4)
+            assert score.tokens == len(continuation)
 
 
 def test_letters_of_one_question_share_a_forward_pass(llama, tokenizer, monkeypatch):
     model = llama()
     engine_ = Engine(model, tokenizer)
-    rows = []
-    forward = engine_.body.forward
-    monkeypatch.setattr(engine_.body, "forward", lambda *a, **k: (rows.append(k["input_ids"].shape[0]), forward(*a, **k))[1])
+    passes = []
+    run = engine_.forward.rows
+    monkeypatch.setattr(engine_.forward, "rows", lambda prefix, rows: (passes.append(len(rows)), run(prefix, rows))[1])
     scores = engine_.score(["Question? Answer: "] * 2, [list("ABCD")] * 2)
-    assert rows == [1]
+    assert passes == [1]
     assert [s.bytes for s in scores[0]] == [1, 1, 1, 1]
     assert scores[0] == scores[1]
 
@@ -176,9 +232,9 @@ def test_each_prompt_is_handed_over_once_as_soon_as_it_is_done(llama, tokenizer)
 
 def test_broken_weights_are_an_error_and_no_answer(llama, tokenizer):
     model = llama()
-    engine_ = Engine(model, tokenizer)
     with torch.no_grad():
         model.lm_head.weight[7] = float("nan")
+    engine_ = Engine(model, tokenizer)
     with pytest.raises(ModelError, match="NaN"):
         engine_.generate([[1, 2]], Settings(max_new_tokens=2))
     with pytest.raises(ModelError, match="NaN"):

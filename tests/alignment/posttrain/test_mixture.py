@@ -32,6 +32,9 @@ def row(*turns: str, name: str = "r") -> dict[str, Any]:
     return {"id": name, "messages": messages, "source": "s", "language": "en", "domain": "d"}
 
 
+MIXTURE = {"stage": "mixture", "data": [{"card": "alpaca-en"}], "start": {"run": "sft"}, "max_length": 64}
+
+
 @pytest.mark.parametrize("template", list(chat.TEMPLATES))
 def test_the_learnt_part_is_the_answers_and_their_end_marks(template: str) -> None:
     tokenizer = byte_tokenizer(template)
@@ -48,6 +51,16 @@ def test_a_row_is_dropped_with_its_reason_and_never_cut() -> None:
     kept, dropped = mixture.tokenise(rows, byte_tokenizer(), 100)
     assert len(kept) == 1
     assert dropped == {"exact duplicate": 1, "empty answer": 1, "longer than 100 tokens": 1, "no answer": 1}
+
+
+def test_a_row_that_holds_a_held_out_item_goes(tmp_path: Path) -> None:
+    question = "Ann has 12 cows and buys 7 more. How many cows has she now?"
+    (tmp_path / "items.jsonl").write_text(json.dumps({"id": "t/1", "question": question, "target": "19"}) + "\n")
+    other = question.replace("12", "31")
+    rows, overlap = mixture.clean([row(other, "38"), row(f"Once more: {question}", "19"), row("a", "b")], tmp_path)
+    assert [one["messages"][0]["content"] for one in rows] == [other, "a"]
+    assert overlap["documents_containing_items"] == 1
+    assert recipe.validate(MIXTURE | {"against": "benchmarks"}, "test").runs() == {"sft", "benchmarks"}
 
 
 def test_one_question_lies_on_one_side_of_the_split() -> None:
