@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment import run, terminal
+from alignment import manifest, run, terminal
 from eval import tasks
 from eval.task import Task
 
@@ -57,7 +57,7 @@ def rows(task: Task, root: Path | None) -> list[dict[str, Any]]:
 def seal(out: Path, text: str, names: list[str]) -> None:
     """Write a finished run that holds the items in heldout/, where decontamination looks for them."""
     words = {"stage": "items", "seed": 0, "tasks": names, "digest": hashlib.sha256(text.encode()).hexdigest()}
-    plan = run.manifest(words=words, inputs={}, cards={}, hardware={})
+    plan = manifest.compose(words=words, inputs={}, cards={}, hardware={})
     plan["command"][2] = "eval"
     asked = f"stage: items  # written by `python -m eval items`, not by a recipe\ntasks: [{', '.join(names)}]\n"
     live = run.begin(out, plan, inputs={}, cards={}, main=True, resume=False, recipe_text=asked)

@@ -62,6 +62,10 @@ CASES = {
     "no model folder": (SFT + "start: {folder: nowhere}\ndata: [{run: made}]\n", ("nowhere", "no model here")),
     "empty corpus": (CORPUS.replace("installed: stdlib, limit_bytes: 200000", "run: made"), ("made gave no document",)),
     "missing file": (CORPUS.replace("installed: stdlib", "run: holed"), ("notes.txt: missing, though the run is sealed",)),
+    "a task without labels": (
+        "stage: evaluate\nmodels: [{run: sft, form: chat}]\ntasks: [ceval-test]\ndata: made\n",
+        ("ceval-test has no labels", "python -m eval"),
+    ),
     "another template": (
         "stage: mixture\nmax_length: 64\nstart: {folder: FOLDER/model}\ntemplate: chatml\ndata: [{run: made}]\n",
         ("the recipe says template 'chatml'", "renders other text"),

@@ -47,7 +47,7 @@ LAYERS = [
 EVAL_MAY_IMPORT = {
     "alignment.errors", "alignment.terminal", "alignment.recipe", "alignment.run", "alignment.chat", "alignment.data_card",
     "alignment.hardware", "alignment.corpus", "alignment.verify", "alignment.models", "alignment.generate",
-    "alignment.tokenizer",
+    "alignment.manifest", "alignment.tokenizer",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment import run, terminal
+from alignment import manifest, run, terminal
 from alignment.corpus import index
 from eval import __main__ as command
 
@@ -129,7 +129,7 @@ def test_an_evaluation_that_is_killed_continues_and_gives_the_same_report(model,
 @pytest.mark.slow
 def test_items_are_asked_again_alone_and_held_against_the_training_text(model, data, tmp_path, capsys):
     asked = [json.loads(line)["question"] for line in (data / "mini-gsm8k/test.jsonl").read_text().splitlines()]
-    plan = run.manifest(words={"stage": "corpus", "seed": 0}, inputs={}, cards={}, hardware={})
+    plan = manifest.compose(words={"stage": "corpus", "seed": 0}, inputs={}, cards={}, hardware={})
     live = run.begin(tmp_path / "corpus", plan, inputs={}, cards={}, main=True, resume=False, recipe_text="")
     save(live.path / "documents.jsonl", [{"text": f"{LONG} {question}"} for question in asked[:10]])
     run.finish(live, {})

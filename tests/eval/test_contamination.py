@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alignment import run, terminal
+from alignment import manifest, run, terminal
 from alignment.corpus import decontaminate, index
 from alignment.corpus.index import Index, Matches, Span
 from eval import __main__ as command
@@ -46,7 +46,7 @@ def root(tmp_path):
 def trained(tmp_path):
     """An index of a corpus that holds the first five questions of the one benchmark and the first two of the other."""
     texts = [f"Homework. {question(i)} Good luck!" for i in range(5)] + [f"试题：{chinese(i)}" for i in range(2)]
-    plan = run.manifest(words={"stage": "corpus", "seed": 0}, inputs={}, cards={}, hardware={})
+    plan = manifest.compose(words={"stage": "corpus", "seed": 0}, inputs={}, cards={}, hardware={})
     live = run.begin(tmp_path / "runs/corpus", plan, inputs={}, cards={}, main=True, resume=False, recipe_text="")
     jsonl(live.path / "documents.jsonl", [{"text": text} for text in texts])
     run.finish(live, {})

@@ -163,9 +163,9 @@ def test_a_careless_answer_is_wrong_and_its_length_does_not_tell(kind):
     random = Random(5)
     items = [DRAW[kind](random, random.choice(SEEN[kind]), "en") for _ in range(100)]
     pairs = [(item, exercise.careless(item, random)) for item in items]
-    assert not any(verdict.correct for verdict in judge.verify_many([(problem(item), text) for item, text in pairs]))
-    longer = sum(len(text) > len(exercise.answer(item)) for item, text in pairs)
-    assert 30 < longer < 70
+    some = [(problem(item), text) for item, text in pairs[:16]]
+    assert not any(verdict.correct for verdict in judge.verify_many(some))
+    assert 30 < sum(len(text) > len(exercise.answer(item)) for item, text in pairs) < 70
 
 
 def test_the_recipe_says_how_many_instructions_are_careless_and_nothing_else_is(written, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from alignment import run
+from alignment import manifest, run
 from alignment.corpus import index, ngrams, trained
 from alignment.corpus.index import Index
 from alignment.errors import DataError, RunError
@@ -22,7 +22,7 @@ def jsonl(path, rows):
 
 def seal(path, stage, files, **words):
     """A finished run of these files."""
-    plan = run.manifest(words={"stage": stage, "seed": 0, **words}, inputs={}, cards={}, hardware={})
+    plan = manifest.compose(words={"stage": stage, "seed": 0, **words}, inputs={}, cards={}, hardware={})
     live = run.begin(path, plan, inputs={}, cards={}, main=True, resume=False, recipe_text="")
     for name, rows in files.items():
         jsonl(path / name, rows)

@@ -21,6 +21,7 @@ def humaneval(data_root: Path) -> list[tuple[dict[str, str], Problem]]:
     return [(row, Problem(row["task_id"], row["prompt"], "code", "", row["test"], row["entry_point"])) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_canonical_humaneval_solutions_pass_and_stubs_fail(data_root: Path):
     pairs = humaneval(data_root)
@@ -30,6 +31,7 @@ def test_canonical_humaneval_solutions_pass_and_stubs_fail(data_root: Path):
     assert not [verdict for verdict in sandbox.run_many(stubs) if verdict.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_canonical_mbpp_solutions_pass(data_root: Path):
     rows = [json.loads(line) for line in (data_root / "mbpp" / "mbpp_1-510.jsonl").read_text().splitlines()]
@@ -98,6 +100,7 @@ def test_a_mutant_differs_in_one_place():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_most_mutants_of_humaneval_solutions_are_killed(data_root: Path, record_property):
     pairs = [

@@ -77,7 +77,9 @@ def test_a_subclass_crosses_as_what_it_is_underneath():
     assert [type(item) for item in got] == [int, list]
 
 
-@pytest.mark.parametrize("value", [object(), int, len, iter([]), range(3), {1: [object()]}], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), int, len, iter([]), range(3), {1: [object()]}], ids=lambda one: type(one).__name__
+)
 def test_what_is_not_plain_does_not_cross(value: object):
     with pytest.raises(wire.Unplain, match="no plain value"):
         wire.encode(value)
