@@ -2,7 +2,7 @@
 
 Run from the project's root, with the python of an environment that holds lm-eval 0.4.13 (it needs other pins than ours):
 
-    python benchmarks/eval_engine.py MODEL DATA_ROOT --peer-python PYTHON [--pairs N] [--tasks gsm8k,ceval,humaneval]
+    python benchmarks/eval_engine.py compare MODEL DATA_ROOT --peer-python PYTHON [--pairs N] [--tasks gsm8k,ceval,humaneval]
 
 lm-eval runs first at batch sizes 1, 8 and 16; its fastest is then measured against us, in turn. Both are whole
 processes on one thread in float32, and both read the same prompts: lm-eval's own, from its sample log. GSM8K and C-Eval

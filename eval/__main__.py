@@ -25,6 +25,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # A command is a module with an `app` of its own, imported when it is named; any other first word is a model to score.
 COMMANDS = {"compare": "eval.compare", "items": "eval.items", "text": "eval.text"}
 
+SEVERAL = "Answers an item; several, for pass@k and maj@n, are drawn at temperature {}, top-p {}.".format(*harness.SAMPLED)
+
 
 @app.command()
 def main(
@@ -50,7 +52,7 @@ def main(
     ] = "paper",
     subjects: Annotated[str, typer.Option(help="Comma-separated subjects of ceval, mmlu or cmmlu; default: all.")] = "",
     shots: Annotated[int | None, typer.Option(min=0, help="Worked examples; default: the protocol's.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Answers an item; several are drawn, for pass@k and maj@n.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help=SEVERAL)] = 1,
     contamination: Annotated[
         Path | None, typer.Option(help="An index of training text; also scores the items that are not in it.")
     ] = None,
@@ -59,7 +61,10 @@ def main(
         bool, typer.Option("--run-code-unprotected", help="Run model-written code even where the system grants no limits.")
     ] = False,
 ) -> None:
-    """Score a model on benchmarks, with 95 % intervals, and save every answer."""
+    """Score a model on benchmarks, with 95 % intervals, and save every answer.
+
+    Besides, there are compare, items and text: `python -m eval compare --help`.
+    """
     if run_code_unprotected:
         sandbox.accept_unprotected()
     wanted = tasks.named(_words(task_names), protocol, _words(subjects))
@@ -189,7 +194,9 @@ def run_command(words: Sequence[str]) -> None:
 
 
 def beside(task: Mapping[str, Any]) -> Iterator[str]:
-    """What stands beside a task's score: the stricter reading, several answers an item, subjects and categories."""
+    """What stands beside a task's score: missing items, the stricter reading, several answers, subjects and categories."""
+    if (rows := task.get("rows")) and rows["found"] != rows["card"]:
+        yield f"{task['name']}: warning: its files hold {rows['found']} items, the published set {rows['card']}"
     if strict := task.get("strict"):
         yield f"{task['name']}: {strict['score']:.1%} by strict extraction, {strict['unread']} unread"
     if tries := task.get("pass_at_k"):
@@ -199,7 +206,9 @@ def beside(task: Mapping[str, Any]) -> Iterator[str]:
         yield f"{task['name']}: {', '.join(said)}"
     if averages := task.get("categories"):
         parts = {"mean of subjects": task["macro"], "mean of items": task["micro"], **averages}
-        said = [f"{name} {found['score']:.1%}" for name, found in parts.items()]
+        few = [name for name, found in parts.items() if found["average"].startswith("mean of items:")]
+        said = [f"{name} {found['score']:.1%}" for name, found in parts.items() if name not in few]
+        said += [f"too few items a subject for: {', '.join(few)}"] if few else []
         yield f"{task['name']}, {task['subjects']['scored']} of {task['subjects']['of']} subjects: {', '.join(said)}"
 
 

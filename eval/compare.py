@@ -23,7 +23,8 @@ from eval.summary import averaged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 FORMAT = "plumbline-comparison-1"
-ASKED = ("protocol", "form", "shots", "samples", "max_new_tokens", "temperature", "top_p", "seed", "engine", "versions")
+DRAWN = ("max_new_tokens", "temperature", "top_p", "seed")
+ASKED = ("protocol", "form", "shots", "samples", *DRAWN, "average", "engine", "versions")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _task(name: str, a: Evaluated, b: Evaluated) -> dict[str, Any]:
         "only_b": len(after) - len(pairs),
         "prompts": {"differ": len(changed), "first": changed[:1], "same_tokens": one["prompts"] == other["prompts"]},
         "asked": [[field, *values] for field, values in _differing(one, other)],
-        "results": list(_results(pairs, macro=one["average"] == "mean of groups")),
+        "results": list(_results(pairs, macro=one["average"] == other["average"] == "mean of groups")),
         "flips": [_flip(old, new) for old, new in pairs if old["correct"] != new["correct"]],
     }
 

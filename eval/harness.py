@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +62,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on tasks and write `out`; return the report. Results of other tasks in `out` stay."""
     report = _begin(judged, out)
-    for task in tasks:
-        asked = ask(judged, task, spread(task.items(root), limit), seed)
+    read = [task.items(root) for task in tasks]
+    # Every prompt is written before the first is asked: what does not fit is said now, not after an hour.
+    prompts = [ask(judged, task, spread(items, limit), seed) for task, items in zip(tasks, read, strict=True)]
+    for task, items, asked in zip(tasks, read, prompts, strict=True):
+        for kept in ("tasks", "submissions"):
+            report[kept].pop(task.name, None)
         found = _answers(judged, task, asked, out / "answers" / f"{task.name}.jsonl", seed, advance)
         marks = samples.marked(task, asked, [found[a.key] for a in asked])
         rows = [samples.row(a, found[a.key], item) for a, item in zip(asked, marks, strict=True)]
@@ -71,6 +76,8 @@ def evaluate(
             report["submissions"][task.name] = _submitted(task, asked, marks, out)
         else:
             report["tasks"][task.name] = summary(task, rows) | _asking(judged, task, asked, seed)
+            if task.published:
+                report["tasks"][task.name]["rows"] = {"found": len(items), "card": task.published}
             if layers := sorted({layer for item in marks for mark in item for layer in mark.layers}):
                 report["tasks"][task.name]["sandbox"] = layers
         run.write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
@@ -90,11 +97,17 @@ def digest(value: Any) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read saved rows; a last line cut off by a crash is dropped."""
+    """Read saved rows; a last line cut off by a crash is dropped. Raises RunError naming file and row."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_bytes().split(b"\n")  # before they are decoded: a crash may cut inside a character
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(json.loads(line.decode()))
+        except ValueError as error:
+            raise RunError(f"{path}, row {number}: unreadable ({error}). Take that line out and evaluate again.") from None
+    return found
 
 
 def save(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -115,6 +128,8 @@ def encode(judged: Judged, text: str) -> str | list[int]:
 
 def ask(judged: Judged, task: Task, items: Sequence[Item], seed: int) -> list[Asked]:
     """Write the prompts of items as this model gets them."""
+    if not items:
+        raise DataError(f"{task.name}: its files hold no item that is asked. Fetch them again.")
     most = min(len(item.shots) for item in items)
     if judged.shots is not None and judged.shots > most:
         raise DataError(f"{task.name}: --shots {judged.shots}, but there are {most} worked examples.")
@@ -174,7 +189,9 @@ def _mend(path: Path) -> None:
     """Cut the line that a crash left unfinished, so that the next one starts clean."""
     if path.exists():
         whole = path.read_bytes()
-        path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(path, end)  # in place: no whole answer is written a second time
 
 
 def answer(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep: Callable[[int, Row], None]) -> None:
@@ -243,7 +260,11 @@ def read_report(out: Path) -> dict[str, Any] | None:
     path = out / "report.json"
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        said = "Delete it and evaluate again: answers that were saved are not asked again."
+        raise RunError(f"{path}: unreadable ({error}). {said}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise RunError(f"{path}: not written by this evaluation (format {FORMAT} expected). Choose another --out.")
     return found

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +69,14 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 def mean(values: Sequence[float], seed: int = 0) -> Interval:
     """Mean over items, of plain marks or of one share each: of its n samples that are right, or its pass@k."""
-    if {*values} <= {0.0, 1.0} or len(values) < SMALLEST_GROUP:  # a share spreads no wider than a single mark
+    if interval_kind(values) == "Wilson":
         return wilson(sum(values), len(values))
     return _within(_bootstrap([values], seed)[0], 0.0)
+
+
+def interval_kind(values: Sequence[float]) -> Literal["Wilson", "bootstrap of items"]:
+    """Name the interval that `mean` takes: a share spreads no wider than a single mark, so few shares get Wilson's."""
+    return "Wilson" if {*values} <= {0.0, 1.0} or len(values) < SMALLEST_GROUP else "bootstrap of items"
 
 
 def macro(groups: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:

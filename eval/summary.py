@@ -46,7 +46,7 @@ def averaged(groups: Mapping[str, Sequence[float]], *, macro: bool) -> dict[str,
     values = [value for group in groups.values() for value in group]
     items = scored(values)
     over_items = {"score": items["score"], "interval": items["interval"]}
-    kind = {"interval_kind": "Wilson" if {*values} <= {0.0, 1.0} else "bootstrap of items"}
+    kind = {"interval_kind": statistics.interval_kind(values)}
     if not macro:
         return over_items | {"average": "mean of items"} | kind
     if min(map(len, groups.values())) < statistics.SMALLEST_GROUP:

@@ -57,6 +57,7 @@ class Task(ABC):
     macro: bool = False  # whether the score is the mean over groups instead of over items
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # groups that are averaged apart, too
     stops: tuple[str, ...] = ()  # texts that end a completion; a chat model ends by itself
+    published: int | None = None  # items of the whole set, where its data card counts them
     votes: bool = True  # whether of several answers to an item the commonest can be taken
     protocol: str = "this project's own"
     cuts_text: bool = False  # a prompt too long loses its beginning, instead of its last worked examples

@@ -43,7 +43,10 @@ def open_model(argument: str | Path, hardware: Hardware) -> tuple[Any, Any]:
 
 def _open_llama(place: Path, device: str, dtype: torch.dtype) -> tuple[llama.Llama, Any] | None:
     """Open a folder that says all the lean forward must know; None for any other."""
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return None  # transformers says what is broken
     words = place / "tokenizer_config.json"
     files = sorted(place.glob("*.safetensors"))
     if not (config.keys() >= LLAMA_WORDS and words.exists() and (place / "tokenizer.json").exists() and files):
@@ -59,7 +62,7 @@ def _open_llama(place: Path, device: str, dtype: torch.dtype) -> tuple[llama.Lla
         weights = {name: weight.to(dtype) for file in files for name, weight in load_file(file, device=device).items()}
         return llama.Llama(SimpleNamespace(**config), weights), PreTrainedTokenizerFast.from_pretrained(place)
     except (SafetensorError, KeyError):
-        return None  # transformers says what is broken or missing
+        return None  # the same
 
 
 def _open_any(

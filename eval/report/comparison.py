@@ -11,6 +11,7 @@ from eval.report.cells import Cell, Found, Section, Table, Value, value
 from eval.report.markdown import table as as_markdown
 
 EXCERPT = 1200  # characters of a prompt or an answer on the page
+FEW = "too few flips to tell the smallest visible difference"
 
 
 def markdown(found: Found) -> str:
@@ -35,8 +36,10 @@ def lines(found: Found) -> Iterator[str]:
             yield (
                 f"{name}, {row['average']}, n {task['n']}: {value(row['a']).text} -> {value(row['b']).text}, difference "
                 f"{d.text} ({d.range}) points; {row['gained']} gained, {row['lost']} lost, p {_p(row['p_value'])}, "
-                f"smallest visible difference {_visible(row) or 'none'}"
+                + (f"smallest visible difference {seen}" if (seen := _visible(row)) else FEW)
             )
+        for average in (said for said in task["asked"] if said[0] == "average"):
+            yield f"  the scores are not of one kind, so items are compared: {' and '.join(average[1:])}"
         if said := prompts(task):
             yield f"  {said}"
 
@@ -61,7 +64,7 @@ def results(found: Found) -> Table:
         f"The difference is {found['b']} minus {found['a']} in percentage points with its 95 % interval: Tango's on single "
         "answers, a bootstrap of items inside their groups for means of groups. Gained and lost count items, p is that of "
         "McNemar's exact test on them. Visible from: the smallest true difference that such a set shows four times in "
-        "five, if items flip as often as here.",
+        "five, if items flip as often as here; empty where these are too few to tell.",
         ("task", "score", "n", found["a"], found["b"], "difference", "gained", "lost", "p", "visible from"),
         rows,
     )

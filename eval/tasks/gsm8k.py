@@ -163,6 +163,7 @@ TASKS = {
         stops=("\nQ:", "\n\n"),
         instruction=STEPS["en"],
         max_new_tokens=512,
+        published=1319,
         protocol="DeepSeek LLM, appendix A.6",
     ),
     "cmath": WordProblems(

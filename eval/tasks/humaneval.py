@@ -78,7 +78,11 @@ class Descriptions(Task):
         if missing := [number for number in MBPP_SHOTS if number not in by_number]:
             raise DataError(f"{records[0].where}: no task_id {missing[0]} in these files; it is a worked example.")
         shots = tuple(_worked(by_number[number].values) for number in MBPP_SHOTS)
-        return [self._item(by_number[number], shots) for number in sorted(by_number) if number in MBPP_TEST]
+        asked = [number for number in sorted(by_number) if number in MBPP_TEST]
+        if not asked:
+            first, last = MBPP_TEST[0], MBPP_TEST[-1]
+            raise DataError(f"{records[-1].where}: no task_id from {first} to {last} up to here. Fetch the files again.")
+        return [self._item(by_number[number], shots) for number in asked]
 
     def prompt(self, item: Item, form: Form, shots: int) -> str:
         """Worked examples and the task, or the task and a request for code."""
@@ -128,10 +132,18 @@ def _tested(row: dict[str, Any], where: str) -> str:
 
 TASKS: dict[str, Task] = {
     "humaneval": Functions(
-        name="humaneval", stops=STOPS, max_new_tokens=512, protocol="DeepSeek-V2, appendix; stops of Chen et al. (2021)"
+        name="humaneval",
+        stops=STOPS,
+        max_new_tokens=512,
+        published=164,
+        protocol="DeepSeek-V2, appendix; stops of Chen et al. (2021)",
     ),
     "mbpp": Descriptions(
-        name="mbpp", stops=("[DONE]",), max_new_tokens=512, protocol="DeepSeek LLM, appendix A.6; split of Austin et al."
+        name="mbpp",
+        stops=("[DONE]",),
+        max_new_tokens=512,
+        published=len(MBPP_TEST),
+        protocol="DeepSeek LLM, appendix A.6; split of Austin et al.",
     ),
     "mini-humaneval": Functions(name="mini-humaneval", stops=STOPS, max_new_tokens=96),
 }

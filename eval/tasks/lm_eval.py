@@ -143,6 +143,7 @@ TASKS: dict[str, Task] = {
         name="gsm8k",
         stops=("Q:", "</s>", "<|im_end|>"),
         max_new_tokens=256,  # the length of its hf backend where a task names none
+        published=gsm8k.TASKS["gsm8k"].published,
         protocol=f"{VERSION}, gsm8k_cot",
         cuts_text=True,
     ),
@@ -150,6 +151,7 @@ TASKS: dict[str, Task] = {
         name="humaneval",
         stops=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
         max_new_tokens=1024,
+        published=humaneval.TASKS["humaneval"].published,
         protocol=f"{VERSION}, humaneval",
         cuts_text=True,
     ),

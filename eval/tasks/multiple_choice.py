@@ -65,6 +65,7 @@ class Choices(Task):
     instruction: str  # after the options, for chat models
     shots: int = 5
     only: tuple[str, ...] = ()  # of these subjects; empty: of all
+    labelled: bool = True  # whether the answers to the split that is asked are published
 
     def items(self, root: Path | None) -> list[Item]:
         """Read dev (for the worked questions) and the split that is asked."""
@@ -108,9 +109,9 @@ class Choices(Task):
         for name in names:
             if self.subjects and name not in self.subjects:
                 near = get_close_matches(name, self.subjects, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise DataError(f"--subjects {name}: no subject of {self.name}.{hint} It has {', '.join(self.subjects)}.")
-        return replace(self, only=tuple(names))
+                hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(self.subjects)}."
+                raise DataError(f"--subjects {name}: no subject of {self.name}. {hint}")
+        return replace(self, only=tuple(names), published=None)
 
     def _questions(self, root: Path | None, split: str) -> list[Question]:
         patterns = tuple(pattern.format(split=split) for pattern in FILES)
@@ -118,7 +119,8 @@ class Choices(Task):
         number = Counter[str]()
         found = []
         for record in records:
-            question = _question(record, split, next(iter(self.cues)), number)
+            published = self.labelled or split != self.split
+            question = _question(record, split, next(iter(self.cues)), number, published=published)
             if self.subjects and question.subject not in self.subjects:
                 raise DataError(f"{record.where}: subject {question.subject!r} is none of {self.folder}'s.")
             found.append(question)
@@ -154,7 +156,7 @@ def submission(items: Sequence[Item], marks: Sequence[Mark]) -> dict[str, dict[s
     return found
 
 
-def _question(record: Record, split: str, language: str, number: Counter[str]) -> Question:
+def _question(record: Record, split: str, language: str, number: Counter[str], *, published: bool) -> Question:
     """Read a row of any of the known files; `number` counts the rows of a subject that carry no id."""
     row = {name.lower() if len(name) > 1 else name: value for name, value in record.values.items()}
     subject = str(row.get("subject") or _named_by(record.file, split))
@@ -169,7 +171,7 @@ def _question(record: Record, split: str, language: str, number: Counter[str]) -
         id=identity,
         text=str(row["question"]),
         options=tuple(str(option) for option in options),
-        answer=_letter(row.get("answer"), record.where, published=split != "test"),
+        answer=_letter(row.get("answer"), record.where, published=published),
         language=str(row.get("language", language)),
         group=group(row, subject or "all"),
     )
@@ -211,12 +213,13 @@ CEVAL = Choices(
     instruction=LETTER_ONLY,
     macro=True,
     max_new_tokens=32,
+    published=1346,
     protocol="DeepSeek LLM, appendix A.6",
 )
 
 TASKS = {
     "ceval": CEVAL,
-    "ceval-test": replace(CEVAL, name="ceval-test", split="test"),
+    "ceval-test": replace(CEVAL, name="ceval-test", split="test", labelled=False, published=None),
     "mmlu": Choices(
         name="mmlu",
         folder="mmlu",

@@ -29,7 +29,7 @@ def evaluated(tmp_path):
             for one in rows:
                 groups.setdefault(one["group"], []).append(float(one["correct"]))
             about = {"name": task, "prompts": "p", "form": "chat", "engine": {"dtype": "float32"}, **facts}
-            report["tasks"][task] = about | summary.averaged(groups, macro=len(groups) > 1)
+            report["tasks"][task] = summary.averaged(groups, macro=len(groups) > 1) | about
             harness.save(tmp_path / name / "samples" / f"{task}.jsonl", rows)
         (tmp_path / name / "report.json").write_text(json.dumps(report))
         return compare.read(tmp_path / name)
@@ -63,6 +63,19 @@ def test_a_mean_over_subjects_is_compared_over_subjects_and_over_items(evaluated
     assert subjects["difference"]["score"] == pytest.approx(0.25)
     assert items["difference"]["score"] == pytest.approx(5 / 30)
     assert subjects["gained"] == items["gained"] == 5
+
+
+def test_scores_of_two_kinds_are_compared_over_items_and_that_is_said(evaluated):
+    rows = [row(f"{subject}{i}", i < 6, subject) for subject in ("law", "logic") for i in range(10)]
+    macro = evaluated("a", {"t": rows})
+    micro = evaluated("b", {"t": rows}, **summary.averaged({"all": [float(one["correct"]) for one in rows]}, macro=False))
+    for one, other in ((macro, micro), (micro, macro)):
+        found = compare.compare(one, other)
+        assert [result["average"] for result in found["tasks"]["t"]["results"]] == ["mean of items"]
+        said = [one.report["tasks"]["t"]["average"], other.report["tasks"]["t"]["average"]]
+        assert ["average", *said] in found["tasks"]["t"]["asked"]
+        assert f"  the scores are not of one kind, so items are compared: {' and '.join(said)}" in comparison.lines(found)
+    assert len(compare.compare(macro, macro)["tasks"]["t"]["results"]) == 2
 
 
 def test_shares_of_several_answers_are_compared_too(evaluated):
@@ -134,3 +147,5 @@ def test_a_model_compared_with_itself_shows_nothing(evaluated):
     assert result["difference"]["low"] < 0 == result["difference"]["score"] < result["difference"]["high"]
     assert (result["p_value"], result["visible"]) == (1.0, None)
     assert "No item flipped." in comparison.markdown(found)
+    (line,) = comparison.lines(found)
+    assert line.endswith("p 1.000, too few flips to tell the smallest visible difference")

@@ -174,6 +174,14 @@ def test_a_bad_command_is_said_without_a_traceback(arguments, complaint, capsys)
     assert "Traceback" not in said
 
 
+def test_help_names_the_other_commands_and_how_several_answers_are_drawn(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert terminal.guarded(lambda: command.run_command(["--help"]), resumes=False) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "compare, items and text" in said
+    assert "drawn at temperature 0.6, top-p 0.95" in said
+
+
 def test_a_pretrain_run_is_a_base_model_though_it_carries_a_template(chain):
     assert command.form(str(chain.base / "pretrain"), True) == "completion"
     assert command.form(str(chain.base / "sft"), True) == "chat"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from alignment.errors import DataError, RunError
-from eval import harness, summary
+from eval import harness, statistics, summary
 from eval.harness import Judged
 from eval.tasks import TASKS, named
 
@@ -72,6 +73,60 @@ def test_an_interrupted_evaluation_continues_with_the_same_report(scripted, root
     assert len(again.asked) == 100 - 70
 
 
+def test_a_cut_inside_a_character_is_no_obstacle(scripted, root, tmp_path):
+    whole = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
+    path = tmp_path / "answers/mini-gsm8k.jsonl"
+    path.write_bytes(path.read_bytes() + '{"key": "答'.encode()[:-1])
+    assert harness.evaluate(judge(scripted(add, fail_after=0)), named(["mini-gsm8k"]), root, tmp_path) == whole
+    assert len(harness.read_rows(path)) == 100
+    assert path.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("damage", [b'{"key": 1', b'{"key": "\xe7"}'])
+def test_a_damaged_row_is_named(tmp_path, damage):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"key": 0}\n' + damage + b'\n{"key": 2}\n')
+    with pytest.raises(RunError, match=r"rows\.jsonl, row 2: unreadable"):
+        harness.read_rows(tmp_path / "rows.jsonl")
+
+
+def test_whole_answers_are_not_written_again(scripted, root, tmp_path):
+    harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
+    path = tmp_path / "answers/mini-gsm8k.jsonl"
+    os.utime(path, (1, 1))
+    harness.evaluate(judge(scripted(add, fail_after=0)), named(["mini-gsm8k"]), root, tmp_path)
+    assert path.stat().st_mtime == 1
+
+
+def test_options_that_a_later_task_refuses_are_said_before_anything_is_asked(scripted, root, tmp_path):
+    engine = scripted(add)
+    several = Judged(engine, "model", "completion", samples=2)
+    with pytest.raises(DataError, match="mini-ceval: --samples 2"):
+        harness.evaluate(several, named(["mini-gsm8k", "mini-ceval"]), root, tmp_path)
+    assert engine.asked == []
+    assert not (tmp_path / "answers").exists()
+
+
+def test_a_task_without_items_is_named(scripted):
+    with pytest.raises(DataError, match="mini-gsm8k: its files hold no item"):
+        harness.ask(judge(scripted(add)), TASKS["mini-gsm8k"], [], 0)
+
+
+def test_a_damaged_report_is_named_with_a_way_out(tmp_path):
+    (tmp_path / "report.json").write_text('{"format": "plumb')
+    with pytest.raises(RunError, match=r"report\.json: unreadable.*Delete it and evaluate again"):
+        harness.read_report(tmp_path)
+
+
+def test_a_score_does_not_outlive_its_labels(scripted, tmp_path):
+    row = {"subject": "law", "question": "Q?", "answer": "A"} | dict(zip("ABCD", "wxyz", strict=True))
+    jsonl(tmp_path / "data/ceval/dev.jsonl", [row])
+    for answer, scored, submitted in (("A", ["ceval-test"], []), ("", [], ["ceval-test"]), ("A", ["ceval-test"], [])):
+        jsonl(tmp_path / "data/ceval/test.jsonl", [row | {"answer": answer}])
+        engine = scripted(lambda _: "A")
+        report = harness.evaluate(judge(engine), named(["ceval-test"]), tmp_path / "data", tmp_path / "out")
+        assert (list(report["tasks"]), list(report["submissions"])) == (scored, submitted)
+
+
 def test_finished_answers_are_marked_again_without_asking(scripted, root, tmp_path):
     first = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
     silent = scripted(add, fail_after=0)
@@ -101,6 +156,15 @@ def test_a_mean_of_groups_too_small_is_a_mean_of_items():
     assert found["score"] == 7 / 11
     assert found["interval_kind"] == "Wilson"
     assert summary.averaged({"law": [1.0] * 5}, macro=True)["average"] == "mean of groups"
+
+
+def test_the_interval_is_called_what_it_is():
+    few, more = [0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 0.5, 0.5]
+    for values, kind in ((few, "Wilson"), (more, "bootstrap of items"), ([0.0, 1.0] * 4, "Wilson")):
+        found = summary.averaged({"all": values}, macro=False)
+        wilson = statistics.wilson(sum(values), len(values))
+        assert found["interval_kind"] == kind
+        assert (found["interval"] == [wilson.low, wilson.high]) is (kind == "Wilson")
 
 
 def test_results_of_two_models_do_not_mix(scripted, root, tmp_path):

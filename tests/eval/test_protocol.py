@@ -175,8 +175,18 @@ def test_ceval_is_averaged_over_subjects_items_categories_and_hard(scripted, roo
     averages = {name: round(part["score"], 3) for name, part in found["categories"].items()}
     assert averages == {"STEM": 0.333, "Humanities": 0.667, "Other": 0.333, "Hard": 0.333}
     assert found["protocol"] == "DeepSeek LLM, appendix A.6"
-    (line,) = command.beside(found)
+    warning, line = command.beside(found)
+    assert warning == "ceval: warning: its files hold 24 items, the published set 1346"
+    assert found["rows"] == {"found": 24, "card": 1346}
+    assert not any("warning" in said for said in command.beside(found | {"rows": {"found": 1346, "card": 1346}}))
     assert line.startswith("ceval, 4 of 52 subjects: mean of subjects 50.0%, mean of items 50.0%, STEM 33.3%, Humanities")
+
+    few = harness.evaluate(judged, named(["ceval"]), root, tmp_path / "out", limit=12)["tasks"]["ceval"]
+    *_, line = command.beside(few)
+    assert few["rows"]["found"] == 24, "a limit is no loss"
+    score = f"{few['micro']['score']:.1%}"
+    subjects = "mean of subjects, STEM, Humanities, Other, Hard"
+    assert line == f"ceval, 4 of 52 subjects: mean of items {score}, too few items a subject for: {subjects}"
 
 
 def test_a_split_without_labels_becomes_a_submission_and_no_score(scripted, root, tmp_path):

@@ -13,7 +13,7 @@ from alignment import data_card
 from alignment.errors import DataError
 from eval import data
 from eval.task import UNLABELLED
-from eval.tasks import TASKS, named
+from eval.tasks import TASKS, lm_eval, named
 
 WXYZ = {"A": "w", "B": "x", "C": "y", "D": "z"}
 
@@ -128,8 +128,10 @@ def test_subjects_limit_a_set_and_unknown_ones_are_named(tmp_path):
     jsonl(tmp_path / "ceval/val.jsonl", rows)
     (task,) = named(["ceval"], subjects=["logic"])
     assert {item.group for item in task.items(tmp_path)} == {"logic"}
-    with pytest.raises(DataError, match="Did you mean 'logic'"):
+    with pytest.raises(DataError, match=r"Did you mean 'logic'\?$"):
         named(["ceval"], subjects=["logik"])
+    with pytest.raises(DataError, match=r"no subject of ceval\. It has computer_network, "):
+        named(["ceval"], subjects=["zzz"])
     with pytest.raises(DataError, match="have none"):
         named(["gsm8k"], subjects=["logic"])
     (task,) = named(["ceval"], subjects=["physician"])
@@ -197,6 +199,15 @@ def test_a_test_split_without_labels_is_read_as_such(tmp_path):
         TASKS["ceval-test"].items(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "subject"), [("mmlu", "world_religions"), ("cmmlu", "agronomy")])
+def test_a_published_test_split_without_labels_is_refused(tmp_path, name, subject):
+    row = {"subject": subject, "question": "Q?", **WXYZ}
+    jsonl(tmp_path / f"{name}/dev.jsonl", [row | {"answer": "B"}])
+    jsonl(tmp_path / f"{name}/test.jsonl", [row])
+    with pytest.raises(DataError, match=r"test\.jsonl, row 1: the answer is None"):
+        TASKS[name].items(tmp_path)
+
+
 def test_gsm8k_and_humaneval_read_the_hubs_files(tmp_path):
     train = [{"question": f"{start} More?", "answer": "#### 2"} for start in TASKS["gsm8k"].openings]
     parquet(tmp_path / "gsm8k/main/train-00000-of-00001.parquet", train)
@@ -218,6 +229,15 @@ def card(folder, revision):
     text = (data_card.CARDS / "gsm8k.md").read_text(encoding="utf-8")
     folder.mkdir()
     (folder / "gsm8k.md").write_text(text.replace("revision: unpinned", f"revision: {revision}"), encoding="utf-8")
+
+
+def test_whole_sets_are_as_large_as_their_cards_say():
+    for name, split in {"gsm8k": "test", "humaneval": "test", "ceval": "val"}.items():
+        rows = data_card.load(name, data_card.CARDS).splits[split].rows
+        assert rows is not None
+        assert {TASKS[name].published, lm_eval.TASKS[name].published} == {rows}
+    assert TASKS["mbpp"].published == 500
+    assert named(["ceval"], subjects=["law"])[0].published is None
 
 
 def test_without_a_data_root_the_hub_is_asked_at_the_pinned_revision(tmp_path, monkeypatch):

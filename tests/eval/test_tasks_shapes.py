@@ -68,6 +68,9 @@ def test_a_description_whose_tests_call_nothing_of_its_code_is_named(tmp_path):
     jsonl(tmp_path / "mbpp/mbpp.jsonl", rows[1:])
     with pytest.raises(DataError, match="no task_id 2"):
         TASKS["mbpp"].items(tmp_path)
+    jsonl(tmp_path / "mbpp/mbpp.jsonl", rows[:3])
+    with pytest.raises(DataError, match=r"mbpp\.jsonl, row 3: no task_id from 11 to 510"):
+        TASKS["mbpp"].items(tmp_path)
 
 
 @pytest.fixture
