@@ -16,6 +16,7 @@ from alignment import recipe, schema
 from alignment.errors import HardwareError
 
 PROFILES = Path("recipes/hardware")
+SHORT = 192  # tokens: up to here training on a CPU is faster without SDPA's fused kernel
 HUB_KERNEL = "kernels-community/flash-attn2"  # the kernel as a hub download, without compiling
 
 
@@ -97,6 +98,15 @@ def prepare(name: str) -> Hardware:
         processes=profile.processes,
         threads=int(os.environ.get("OMP_NUM_THREADS", threads)),
     )
+
+
+def attention(hardware: Hardware, length: int | None = None) -> str:
+    """Name the kernel that trains sequences of up to `length` tokens.
+
+    On a CPU, SDPA's backward pass costs more than plain attention on short sequences (benchmarks/README.md).
+    """
+    short = hardware.device == "cpu" and length is not None and length <= SHORT
+    return "eager" if short and hardware.attention == "sdpa" else hardware.attention
 
 
 def split(hardware: Hardware | Profile, batch_size: int, length: int) -> tuple[int, int]:

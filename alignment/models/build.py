@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from alignment import hardware as machine
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
 from alignment.models.presets import Shape
@@ -74,8 +75,11 @@ def save(model: PreTrainedModel, tokenizer: Path, out: Path, weights: dict[str, 
     os.replace(draft, out)
 
 
-def load(folder: Path, hardware: Hardware) -> PreTrainedModel:
-    """Load float32 weights from a model folder. Refuses pickled weights and a tokenizer that does not fit."""
+def load(folder: Path, hardware: Hardware, length: int | None = None) -> PreTrainedModel:
+    """Load float32 weights from a model folder, to be trained on sequences of up to `length` tokens.
+
+    Refuses pickled weights and a tokenizer that does not fit.
+    """
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder}: no config.json here. Name the model/ folder of a finished run.")
     if not any(folder.glob("*.safetensors")):
@@ -85,7 +89,7 @@ def load(folder: Path, hardware: Hardware) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
-            attn_implementation=hardware.attention,
+            attn_implementation=machine.attention(hardware, length),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

@@ -64,7 +64,7 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
     here.say(f"{len(pairs):,} pairs; dropped: {mixture.said(dropped)}")
     lengths = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
     order = trainer.order(lengths, recipe.optim, recipe.seed)
-    model = build.load(folder, hardware)
+    model = build.load(folder, hardware, recipe.max_length)
     pad = model.config.pad_token_id
     optimizer = trainer.masters(model, recipe, hardware)
     args = DPOConfig(

@@ -94,16 +94,19 @@ def tokenise(
     for row in rows:
         advance()
         messages = row["messages"]
-        encoded = chat.encode(tokenizer, messages, answer=True)
-        known = hashlib.blake2b(json.dumps(encoded.input_ids).encode(), digest_size=16).digest()
-        if not all(m["content"].strip() for m in messages if m["role"] == "assistant"):
+        said_by = [[message["role"], message["content"]] for message in messages]
+        known = hashlib.blake2b(json.dumps(said_by).encode(), digest_size=16).digest()
+        if not all(content.strip() for role, content in said_by if role == "assistant"):
             dropped["empty answer"] += 1
-        elif not any(encoded.learnt):
+            continue
+        if known in seen:
+            dropped["exact duplicate"] += 1
+            continue
+        encoded = chat.encode(tokenizer, messages, answer=True)
+        if not any(encoded.learnt):
             dropped["no answer"] += 1
         elif len(encoded.input_ids) > max_length:
             dropped[f"longer than {max_length} tokens"] += 1
-        elif known in seen:
-            dropped["exact duplicate"] += 1
         else:
             seen.add(known)
             _compare(tokenizer, row, encoded)

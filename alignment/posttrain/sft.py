@@ -39,7 +39,7 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     rows, validation = gather(recipe, here, tokenizer)
     counts = supervision.check(rows, tokenizer, str(here.path))
     order = trainer.order([len(row["input_ids"]) for row in rows], recipe.optim, recipe.seed)
-    model = build.load(folder, hardware)
+    model = build.load(folder, hardware, recipe.max_length)
     pad = model.config.pad_token_id
     optimizer = trainer.masters(model, recipe, hardware)
     learner = SFTTrainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,11 @@ def test_a_missing_gpu_is_said() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(HardwareError, match="CUDA"):
         hardware.prepare("gpu-24gb")
+
+
+def test_short_rows_on_a_cpu_are_trained_with_plain_attention() -> None:
+    cpu = hardware.prepare("cpu")
+    assert hardware.attention(cpu, hardware.SHORT) == "eager"
+    assert hardware.attention(cpu, hardware.SHORT + 1) == hardware.attention(cpu) == "sdpa"
+    assert hardware.attention(replace(cpu, device="cuda"), 8) == "sdpa"
+    assert hardware.attention(replace(cpu, attention="flash_attention_2"), 8) == "flash_attention_2"

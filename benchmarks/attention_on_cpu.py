@@ -1,0 +1,76 @@
+"""Up to which length is plain attention faster than SDPA's fused kernel when a CPU trains on padded rows?
+
+Run from the project's root: `python benchmarks/attention_on_cpu.py [PAIRS]`. A forward and a backward pass of the
+quickstart's model and of four layers of the 135M one, in bfloat16, about 1,600 positions a batch, half of the rows a
+quarter shorter; both kernels in turn, 1 thread. Printed: CPU seconds a pass, and the median of the paired ratios.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from transformers import LlamaForCausalLM
+
+from alignment.models import build, presets
+from alignment.run import versions
+
+SHAPES = {
+    "quickstart": replace(presets.PRESETS["quickstart"], max_positions=1024),
+    "135m, 4 layers": replace(presets.PRESETS["135m"], layers=4, vocab=2048),
+}
+LENGTHS = (48, 96, 160, 256, 512)
+POSITIONS, STEPS = 1600, 4
+
+
+def seconds(model: LlamaForCausalLM, length: int) -> float:
+    """CPU seconds a forward and backward pass, after one of warm-up."""
+    ids = torch.randint(0, 2048, (max(2, POSITIONS // length), length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[: len(ids) // 2, length * 3 // 4 :] = 0
+    began = 0.0
+    for step in range(STEPS + 1):
+        if step == 1:
+            began = time.process_time()
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()).backward()
+        model.zero_grad()
+    return (time.process_time() - began) / STEPS
+
+
+def main(pairs: int) -> None:
+    """Measure `pairs` times, each kernel in turn."""
+    torch.set_num_threads(1)
+    say = Console(width=120).print
+    say(f"1 thread, n = {pairs} pairs")
+    for name, shape in SHAPES.items():
+        model = LlamaForCausalLM(build.config(shape)).to(torch.bfloat16)
+        for length in LENGTHS:
+            rows = []
+            for _ in range(pairs):
+                found = {}
+                for kernel in ("sdpa", "eager"):
+                    model.set_attn_implementation(kernel)
+                    found[kernel] = seconds(model, length)
+                rows.append((found["sdpa"], found["eager"]))
+            fused, plain = np.array(rows).T
+            ratio = fused / plain
+            say(
+                f"{name}, {length} tokens: sdpa {np.median(fused):.3f} s, eager {np.median(plain):.3f} s, "
+                f"ratio {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
+            )
+    say(", ".join(f"{name} {value}" for name, value in versions().items()))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
