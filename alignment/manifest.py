@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 FORMAT = "plumbline-run-1"
+FREE = ("fits", "budget_cpu_hours")  # fields of a recipe that change nothing that is learnt or measured
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 Card = Mapping[str, Any]  # of a data card: revision, rows, digest
@@ -39,9 +40,9 @@ def compose(
 def fingerprint(words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str]) -> str:
     """Hash what a stage will do: its recipe, the fingerprints of its inputs, the digests of its data.
 
-    Not the location, not the hardware, not the profiles it fits.
+    Not the location, not the hardware, not the profiles it fits or the CPU time it may take.
     """
-    known = {key: value for key, value in words.items() if key != "fits"}
+    known = {key: value for key, value in words.items() if key not in FREE}
     text = json.dumps({"recipe": known, "inputs": inputs, "cards": cards}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,7 +57,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for prefix, was, now in parts:
         before, after = _flat(was), _flat(now)
         for name in sorted(before.keys() | after.keys()):
-            if name.split(".")[0] != "fits" and before.get(name) != after.get(name):
+            if name.split(".")[0] not in FREE and before.get(name) != after.get(name):
                 return f"{prefix}{name}: was {before.get(name)!r}, now {after.get(name)!r}"
     return "nothing that is recorded"
 

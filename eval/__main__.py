@@ -63,7 +63,8 @@ def main(
 ) -> None:
     """Score a model on benchmarks, with 95 % intervals, and save every answer.
 
-    Besides, there are compare, items and text: `python -m eval compare --help`.
+    Besides, there are compare, items and text: `python -m eval compare --help`; and a run's checkpoints are scored as
+    they appear: `python -m eval RUN --watch`.
     """
     if run_code_unprotected:
         sandbox.accept_unprotected()
@@ -183,13 +184,16 @@ def command(words: Sequence[str]) -> tuple[typer.Typer, list[str]]:
     if words and words[0] in COMMANDS:
         chosen: typer.Typer = import_module(COMMANDS[words[0]]).app
         return chosen, list(words[1:])
+    if "--watch" in words:
+        following: typer.Typer = import_module("eval.watch").app
+        return following, list(words)
     return app, list(words)
 
 
 def run_command(words: Sequence[str]) -> None:
     """Parse and run a command line."""
     chosen, rest = command(words)
-    name = "python -m eval" if chosen is app else f"python -m eval {words[0]}"
+    name = f"python -m eval {words[0]}" if words and words[0] in COMMANDS else "python -m eval"
     chosen(args=rest, prog_name=name, standalone_mode=False)
 
 

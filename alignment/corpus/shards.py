@@ -188,6 +188,8 @@ class Shards:
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not a finished split ({error}). Run the `shards` stage first.") from None
         names = [f"{number:05d}" for number in range(len(about["shards"]))]
+        if void := [name for name in names if not about["files"][f"{name}.bin"]["bytes"]]:
+            raise DataError(f"{path / void[0]}.bin: empty. Write the shards anew.")
         tokens = Stream([np.memmap(path / f"{name}.bin", dtype=about["dtype"], mode="r") for name in names])
         rows = [np.load(path / f"{name}.idx.npy") for name in names]
         starts = [

@@ -1,4 +1,4 @@
-"""Build, save and load models of the Llama class through transformers.
+"""Build, save and load models through transformers: the Llama class, or another dense decoder by name.
 
 Weights are float32 masters everywhere; a lower precision is a matter of the hardware profile's autocast. A saved model
 is one folder: config.json, safetensors, the tokenizer's files. It appears under its name only when it is whole.
@@ -13,25 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from alignment import hardware as machine
+from alignment import tokenizer as vocabulary
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
+from alignment.models import presets
 from alignment.models.presets import Shape
+from alignment.schema import nearest
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def config(shape: Shape, init_std: float = 0.006, **ids: int | None) -> LlamaConfig:
+def config(shape: Shape, init_std: float = 0.006, **ids: int | None) -> PreTrainedConfig:
     """Say a shape in the library's words. `ids`: bos_token_id, eos_token_id, pad_token_id."""
-    return LlamaConfig(
+    if shape.kind not in CONFIG_MAPPING:
+        raise ModelError(f"model.kind: the library has no {shape.kind!r}. {nearest(shape.kind, CONFIG_MAPPING)}")
+    return AutoConfig.for_model(
+        shape.kind,
         vocab_size=shape.vocab,
         hidden_size=shape.width,
         intermediate_size=shape.ffn,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
+        head_dim=shape.width // shape.heads,
         max_position_embeddings=shape.max_positions,
         tie_word_embeddings=shape.tie,
         rms_norm_eps=1e-6,
@@ -45,8 +54,11 @@ def config(shape: Shape, init_std: float = 0.006, **ids: int | None) -> LlamaCon
 
 def build(
     shape: Shape, tokenizer: PreTrainedTokenizerFast, hardware: Hardware, *, seed: int, init_std: float = 0.006
-) -> LlamaForCausalLM:
-    """Draw a model's first weights: float32, the same on every rank and machine for one seed."""
+) -> PreTrainedModel:
+    """Draw a model's first weights: float32, the same on every rank and machine for one seed.
+
+    Raises ModelError where another kind of model is not what the arithmetic of shapes (`presets`) says it is.
+    """
     if len(tokenizer) > shape.vocab:
         raise ModelError(f"the tokenizer has {len(tokenizer)} tokens, the model {shape.vocab} rows. Raise vocab.")
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id}
@@ -56,7 +68,18 @@ def build(
     )
     settings._attn_implementation = hardware.attention
     torch.manual_seed(seed)
-    return LlamaForCausalLM(settings)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
+    if (found := matrices(model)) != presets.matrices(shape):
+        raise ModelError(
+            f"model.kind {shape.kind}: its layers' matrices hold {found:,} weights, {presets.matrices(shape):,} are "
+            "expected of a dense decoder with a gated feed-forward part. Only such decoders are trained here."
+        )
+    return model
+
+
+def matrices(model: PreTrainedModel) -> int:
+    """Count the weights of the layers' matrices: what a token is multiplied with between embedding and output."""
+    return sum(layer.weight.numel() for layer in model.model.modules() if isinstance(layer, nn.Linear))
 
 
 def save(model: PreTrainedModel, tokenizer: Path, out: Path, weights: dict[str, Any] | None = None) -> None:
@@ -108,11 +131,11 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Refuse a model with fewer embedding rows than its tokenizer has tokens, before its weights are read."""
+    """Refuse a model with fewer embedding rows than its tokenizer has tokens (and reserve), before its weights are read."""
     rows = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    tokens = len(read_tokenizer(folder))
+    tokens = vocabulary.rows(folder, len(read_tokenizer(folder)))
     if tokens > rows:
         raise ModelError(
-            f"{folder}: the tokenizer has {tokens} tokens, the embedding {rows} rows. Use the tokenizer it was trained "
-            f"with, or grow the embedding: model.resize_token_embeddings({tokens}), then save both."
+            f"{folder}: the tokenizer needs {tokens} rows of the embedding, which has {rows}. Use the tokenizer it was "
+            f"trained with, or grow the embedding: model.resize_token_embeddings({tokens}), then save both."
         )

@@ -25,6 +25,7 @@ class Shape:
     max_positions: int = 4096
     tie: bool = False
     rope_theta: float = 10_000.0
+    kind: str = "llama"  # the library's name of the class
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.heads % self.kv_heads:
@@ -39,9 +40,17 @@ class Shape:
 PRESETS = {
     "deepseek-llm-7b": Shape(30, 4096, 32, 32, 11008),  # paper, table 2
     "deepseek-llm-67b": Shape(95, 8192, 64, 8, 22016),
-    "1b3": Shape(24, 2048, 16, 16, 5504, vocab=32_768),
-    "135m": Shape(30, 576, 9, 3, 1536, vocab=49_152, tie=True),
-    "30m": Shape(8, 512, 8, 8, 1376, vocab=16_384, tie=True),
+    # The ladder: called by its parameters without embeddings. As in the family, depth grows before width (width / layers
+    # is 24 to 68; 136 and 86 above), the feed-forward width is 8/3, and the top shares keys and values among heads.
+    "1b3": Shape(30, 2048, 16, 4, 5504, vocab=32_768),
+    "400m": Shape(28, 1152, 9, 3, 3096, vocab=32_768),
+    "200m": Shape(22, 896, 14, 14, 2408, vocab=32_768),
+    "90m": Shape(18, 640, 10, 10, 1720, vocab=32_768, tie=True),
+    "45m": Shape(14, 512, 8, 8, 1376, vocab=16_384, tie=True),
+    "20m": Shape(12, 384, 6, 6, 1032, vocab=16_384, tie=True),
+    "8m": Shape(10, 256, 4, 4, 688, vocab=8192, tie=True),
+    "3m": Shape(8, 192, 3, 3, 516, vocab=8192, tie=True),
+    "135m": Shape(30, 576, 9, 3, 1536, vocab=49_152, tie=True),  # SmolLM2's
     "quickstart": Shape(3, 128, 2, 2, 352, vocab=2048, max_positions=256, tie=True, rope_theta=100.0),  # short texts
 }
 
@@ -62,6 +71,8 @@ def resolve(model: Model, vocab: int, max_positions: int) -> Shape:
     else:
         raise RecipeError(f"model.preset: {model.preset!r} is not known. Presets: {', '.join(PRESETS)}.")
     given = {name: value for name, value in model.model_dump(exclude={"preset"}).items() if value is not None}
+    if "ffn" not in given and "width" in given:
+        given["ffn"] = ffn(model.width or base.width)
     return replace(base, **given, vocab=vocab, max_positions=max_positions)
 
 

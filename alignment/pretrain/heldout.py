@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
+
+from alignment.pretrain.loss import IGNORED
 
 Window = tuple[NDArray[np.int64], int]  # at most length + 1 tokens, and the number of their domain
 
@@ -34,7 +35,10 @@ def windows(documents: list[Window], length: int) -> list[Window]:
 def nats(
     accelerator: Accelerator, model: nn.Module, documents: list[Window], domains: int, length: int, micro: int
 ) -> NDArray[np.float64]:
-    """Negative log-likelihood by domain. Every rank passes through the model equally often."""
+    """Negative log-likelihood by domain, of a model whose forward pass ends in its loss (`loss.attach`).
+
+    Every rank passes through the model equally often.
+    """
     cut = sorted(windows(documents, length), key=lambda window: -len(window[0]))
     groups = [cut[start : start + micro] for start in range(0, len(cut), micro)]
     blank = [(np.zeros(2, np.int64), domains)]  # a domain of its own, dropped at the end
@@ -43,8 +47,7 @@ def nats(
     model.eval()
     for group in groups[accelerator.process_index :: accelerator.num_processes]:
         inputs_BT, targets_BT = (part.to(accelerator.device) for part in _padded(group))
-        logits_BTV = model(input_ids=inputs_BT, use_cache=False).logits
-        loss_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none", ignore_index=-100)
+        loss_BT = model(input_ids=inputs_BT, targets=targets_BT)
         owners_B = torch.tensor([domain for _, domain in group], device=accelerator.device)
         total.index_add_(0, owners_B, loss_BT.double().sum(1))
     model.train()
@@ -53,10 +56,10 @@ def nats(
 
 
 def _padded(group: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded inputs and targets; a causal model never sees the padding, and -100 is not scored."""
+    """Right-padded inputs and targets; a causal model never sees the padding, and its targets are not scored."""
     longest = max(len(tokens) for tokens, _ in group) - 1
     inputs = np.zeros((len(group), longest), np.int64)
-    targets = np.full((len(group), longest), -100, np.int64)
+    targets = np.full((len(group), longest), IGNORED, np.int64)
     for row, (tokens, _) in enumerate(group):
         inputs[row, : len(tokens) - 1] = tokens[:-1]
         targets[row, : len(tokens) - 1] = tokens[1:]

@@ -1,9 +1,7 @@
 """Train a base model from scratch: a plain loop on accelerate.
 
-One update is the recipe's batch, in as many forward passes as the machine needs. The loss is the sum over all tokens
-divided by their number over all passes and ranks, so that neither changes the gradient. Weights and moments are
-float32. Where the profile says bfloat16, a GPU computes under autocast, and a CPU with a bfloat16 copy of the weights
-(`models.masters`). The axes: B sequences, T positions, V vocabulary.
+What an update sees is a function of seed and step (`batches`), what it does is `learner`, whether it is made `guard`,
+what is kept of it `checkpoint`, what is said of it `watch`.
 """
 
 from __future__ import annotations
@@ -11,29 +9,28 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
-from numpy.typing import NDArray
-from torch import nn
+from accelerate.utils import broadcast_object_list
 
 from alignment import hardware as machine
-from alignment import meter
+from alignment import tokenizer as vocabulary
 from alignment.corpus.shards import Shards
-from alignment.errors import DataError, ModelError, RecipeError
+from alignment.errors import DataError, RecipeError
 from alignment.hardware import Hardware
 from alignment.models import build, presets
 from alignment.models.masters import MasterAdamW
 from alignment.models.presets import Shape
-from alignment.pretrain import baselines, batches, checkpoint, heldout
+from alignment.pretrain import baselines, checkpoint, domains, learner, loss, schedule, watch
 from alignment.pretrain.batches import Batches
-from alignment.pretrain.schedule import SCHEDULES
-from alignment.recipe import Pretrain, PretrainOptim
+from alignment.pretrain.checkpoint import Checkpoints
+from alignment.pretrain.guard import Guard
+from alignment.pretrain.learner import Learner
+from alignment.pretrain.watch import Unseen, Watch
+from alignment.recipe import Pretrain
 from alignment.run import Run
 
 Numbers = dict[str, float | int | str]
@@ -42,8 +39,14 @@ BASELINE_TOKENS = 8_000_000  # training text that the byte statistics are counte
 
 def train(recipe: Pretrain, here: Run, hardware: Hardware) -> Numbers:
     """Write the base model to `model/`; return its held-out bits per byte, those of the baselines, and the speed."""
+    watch.check_tracker(recipe.tracker)
     torch.set_num_threads(hardware.threads)
-    accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision="bf16" if hardware.dtype == "bfloat16" else "no")
+    accelerator = Accelerator(
+        cpu=hardware.device == "cpu",
+        mixed_precision="bf16" if hardware.dtype == "bfloat16" else "no",
+        log_with=recipe.tracker,
+        project_dir=str(here.path / "eval"),  # outside the seal, as what a tracker writes is its own
+    )
     try:
         machine.check_processes(hardware, accelerator.num_processes)
         return _train(recipe, here, hardware, accelerator)
@@ -54,34 +57,33 @@ def train(recipe: Pretrain, here: Run, hardware: Hardware) -> Numbers:
 def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Accelerator) -> Numbers:
     folder = here.inputs[recipe.data].path
     tokenizer = build.read_tokenizer(folder / "tokenizer")
-    seen, unseen = Shards.open(folder, "train"), Shards.open(folder, "heldout")
-    shape = presets.resolve(recipe.model, len(tokenizer), recipe.sequence_length)
+    seen, unseen = (_opened(folder, split) for split in ("train", "heldout"))
+    source = Batches.of(recipe, seen)
+    domains.check_epochs(source.epochs(_count(recipe)), recipe.max_epochs)
+    shape = _shape(recipe, vocabulary.rows(folder / "tokenizer", len(tokenizer)))
     bare = build.build(shape, tokenizer, hardware, seed=recipe.seed, init_std=recipe.init_std)
     bare.config.use_cache = False
+    loss.attach(bare)
     if hardware.recompute:
         bare.gradient_checkpointing_enable()
+    if hardware.compile:
+        bare.base_model.compile()  # the head and its loss stay as they are
     if hardware.device == "cpu":
-        optim = recipe.optim
-        optimizer: Any = MasterAdamW(
-            bare,
-            getattr(torch, hardware.dtype),
-            lr=optim.learning_rate,
-            betas=optim.betas,
-            weight_decay=optim.weight_decay,
-            clip=optim.clip,
-        )
+        optimizer: Any = learner.masters(bare, recipe.optim, getattr(torch, hardware.dtype))
         model = accelerator.prepare(bare)
     else:
-        model, optimizer = accelerator.prepare(bare, adamw(bare, recipe.optim))
+        model, optimizer = accelerator.prepare(bare, learner.adamw(bare, recipe.optim))
     here.say(
         f"{presets.parameters(shape):,} parameters, {len(seen.tokens):,} tokens of text, "
         f"{hardware.dtype} ({hardware.dtype_reason})"
     )
-    learner = Learner(recipe, hardware, accelerator, model, optimizer, tokenizer.bos_token_id)
-    numbers = _updates(learner, here, seen, shape)
+    watch.begin_tracker(accelerator, recipe, here)
+    learns = Learner(recipe, hardware, accelerator, model, optimizer, tokenizer.bos_token_id, Guard(recipe.guard))
+    held = Unseen.of(unseen)
+    numbers = _updates(learns, here, source, shape, seen, held, tokenizer)
     if isinstance(optimizer, MasterAdamW):
         optimizer.restore()
-    numbers |= _score(learner, seen, unseen, tokenizer)
+    numbers |= _score(learns, seen, unseen, held, tokenizer)
     weights = accelerator.get_state_dict(model)  # gathers what is sharded, so every rank calls it
     if accelerator.is_main_process:
         build.save(accelerator.unwrap_model(model), folder / "tokenizer", here.path / "model", weights)
@@ -90,126 +92,112 @@ def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Acceler
     return {"parameters": presets.parameters(shape), **numbers}
 
 
-def adamw(model: nn.Module, optim: PretrainOptim) -> torch.optim.AdamW:
-    """AdamW as in the paper (2.3); norms are not decayed. One kernel updates all tensors."""
-    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    groups = [
-        {"params": [tensor for tensor in trained if tensor.dim() > 1], "weight_decay": optim.weight_decay},
-        {"params": [tensor for tensor in trained if tensor.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas, fused=True)
+def _opened(folder: Path, split: str) -> Shards:
+    """Map a split, and refuse one that another tokenizer wrote."""
+    shards = Shards.open(folder, split)
+    found = vocabulary.digest(vocabulary.load(folder / "tokenizer"))
+    if shards.about["tokenizer"] != found:
+        raise DataError(
+            f"{shards.path}: written with tokenizer {shards.about['tokenizer'][:12]}, beside it lies {found[:12]}. "
+            "Write the shards anew, or put their tokenizer back."
+        )
+    return shards
 
 
-@dataclass(frozen=True)
-class Learner:
-    """What one update needs."""
-
-    recipe: Pretrain
-    hardware: Hardware
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: Any
-    bos: int
-
-    def update(self, batch: NDArray[np.int64], rate: float, where: str) -> tuple[float, float]:
-        """Learn from one global batch (B, T + 1) at one learning rate; return its loss per token and gradient norm."""
-        accelerator = self.accelerator
-        _, passes = machine.split(self.hardware, len(batch), batch.shape[1] - 1)
-        mine = batches.share(batch, accelerator.process_index, accelerator.num_processes)
-        tokens = batch[:, 1:].size
-        total = torch.zeros((), device=accelerator.device)
-        masters = self.optimizer if isinstance(self.optimizer, MasterAdamW) else None
-        for number, part in enumerate(np.split(mine, passes), start=1):
-            with nullcontext() if masters or number == passes else accelerator.no_sync(self.model):
-                nats = self._nats(part)
-                accelerator.backward(nats * (accelerator.num_processes / tokens))  # ranks are averaged: undo it
-            if masters:
-                masters.collect()  # every pass is averaged over the ranks, and added up in float32
-            total += nats.detach()
-        loss: float = accelerator.reduce(total, "sum").item() / tokens
-        weights = masters.masters() if masters else self.model.parameters()
-        norm = float(accelerator.clip_grad_norm_(list(weights), self.recipe.optim.clip))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise ModelError(f"{where}: loss {loss}, gradient norm {norm}. Lower optim.learning_rate, or look at the data.")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss, norm
-
-    def _nats(self, part: NDArray[np.int64]) -> torch.Tensor:
-        """Summed negative log-likelihood of a forward pass. No mask and no cache: packed documents rely on it."""
-        places = None if self.recipe.attend_across_documents else batches.positions(part[:, :-1], self.bos)
-        device = self.accelerator.device
-        logits_BTV = self.model(
-            input_ids=torch.from_numpy(part[:, :-1]).to(device),
-            position_ids=None if places is None else torch.from_numpy(places).to(device),
-            use_cache=False,
-        ).logits
-        targets_BT = torch.from_numpy(part[:, 1:]).to(device)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="sum")
-
-
-def _updates(learner: Learner, here: Run, seen: Shards, shape: Shape) -> Numbers:
-    recipe, accelerator = learner.recipe, learner.accelerator
-    source = Batches(seen.tokens, recipe.sequence_length, recipe.batch_size, recipe.seed)
+def _count(recipe: Pretrain) -> int:
+    """Updates of the whole run."""
     tokens_per_update = recipe.batch_size * recipe.sequence_length
-    updates = recipe.tokens // tokens_per_update
-    if updates < 1:
+    if recipe.tokens < tokens_per_update:
         raise RecipeError(f"tokens: {recipe.tokens} is less than one update of {tokens_per_update}. Raise it.")
-    bits_per_nat = len(seen.tokens) / float(seen.bytes.sum()) / math.log(2)
-    flops = presets.flops_per_token(shape, recipe.sequence_length) + 6 * shape.vocab * shape.width
-    peak = meter.matmul_peak(learner.hardware, accelerator.device) * accelerator.num_processes
-    start = checkpoint.read(here.path / "checkpoints", learner.model, learner.optimizer) if here.resumed else 0
+    return recipe.tokens // tokens_per_update
+
+
+def _shape(recipe: Pretrain, vocab: int) -> Shape:
+    """The model's shape for this tokenizer. Raises RecipeError where a sequence is longer than a preset's context."""
+    shape = presets.resolve(recipe.model, vocab, recipe.sequence_length)
+    preset = presets.PRESETS.get(recipe.model.preset or "", shape)
+    if recipe.sequence_length > preset.max_positions:
+        raise RecipeError(
+            f"sequence_length: {recipe.sequence_length} is more than the {preset.max_positions} positions of "
+            f"{recipe.model.preset}. Shorten it, or give the model's shape in place of the preset."
+        )
+    return shape
+
+
+def _updates(
+    learns: Learner, here: Run, source: Batches, shape: Shape, seen: Shards, unseen: Unseen, tokenizer: Any
+) -> Numbers:
+    recipe = learns.recipe
+    updates = _count(recipe)
+    saved = Checkpoints(here.path / "checkpoints", here.manifest.get("fingerprint"), main=here.main)
+    start, made = _resume(learns, here, saved)
+    if here.main and updates > recipe.checkpoint_every:
+        saved.check_space(presets.parameters(shape))
     here.rewind(start)
-    schedule = SCHEDULES[recipe.optim.schedule]
-    loss, logged, began = math.nan, start, time.perf_counter()
-    first = began
-    with here.progress("pretrain", updates - start) as bar:
-        for step in range(start, updates):
-            rate = recipe.optim.learning_rate * schedule(step, updates, recipe.optim.warmup_steps)
-            done = step + 1
-            loss, norm = learner.update(source.batch(step), rate, f"update {done}")
-            bar.advance(loss=loss)
-            if done % recipe.log_every == 0 or done == updates:
-                now = time.perf_counter()
-                speed = (done - logged) * tokens_per_update / (now - began)
-                logged, began = done, now
-                here.log(
-                    step=done,
-                    tokens=done * tokens_per_update,
-                    loss=loss,
-                    bits_per_byte=loss * bits_per_nat,
-                    learning_rate=rate,
-                    grad_norm=norm,
-                    tokens_per_second=speed,
-                    mfu=flops * speed / peak,
-                    memory_bytes=meter.memory_bytes(accelerator.device),
-                )
-            if done % recipe.checkpoint_every == 0:
-                checkpoint.write(here.path / "checkpoints", done, learner.model, learner.optimizer, main=here.main)
+    watch.rewind_samples(here, start)
+    seeing = Watch(learns, here, seen, shape, start)
+    first = time.perf_counter()
+    try:
+        with here.progress("pretrain", updates - start) as bar:
+            for step in range(start, updates):
+                done = step + 1
+                rate = recipe.optim.learning_rate * schedule.share(step, updates, recipe.optim)
+                update = learns.update(source.batch(step), rate, f"update {done}")
+                if update.refusal:
+                    here.say(f"update {done} is left out: {update.refusal}")
+                else:
+                    made = update.loss
+                    if done % recipe.log_every == 0 or done == updates:
+                        seeing.log(done, update, rate, source.epochs(done), saved.age)
+                bar.advance(loss=update.loss)
+                if recipe.validate_every and done % recipe.validate_every == 0:
+                    seeing.validate(done, unseen, tokenizer)
+                if done % recipe.checkpoint_every == 0 or _due(learns, saved):
+                    saved.save(done, learns.model, learns.optimizer, {"guard": learns.guard.state(), "loss": made})
+    finally:
+        saved.wait()  # also where the run is interrupted: what was begun is finished
     seconds = time.perf_counter() - first
+    tokens = recipe.batch_size * recipe.sequence_length
+    epochs = source.epochs(updates)
     return {
         "updates": updates,
-        "tokens": updates * tokens_per_update,
-        "epochs": updates * recipe.batch_size / source.windows,
-        "loss": loss,
-        "tokens_per_second": (updates - start) * tokens_per_update / seconds,
+        "tokens": updates * tokens,
+        **{f"epochs.{name}" if name else "epochs": passes for name, passes in epochs.items()},
+        "skipped": learns.guard.skipped,
+        "loss": made,
+        "tokens_per_second": (updates - start) * tokens / seconds,
     }
 
 
-def _score(learner: Learner, seen: Shards, unseen: Shards, tokenizer: Any) -> Numbers:
+def _resume(learns: Learner, here: Run, saved: Checkpoints) -> tuple[int, float]:
+    """Take the newest whole checkpoint; return its step (0 where there is none) and loss. The main process chooses."""
+    found = [saved.newest(here.say) if here.main and here.resumed else None]
+    broadcast_object_list(found)
+    if found[0] is None:
+        return 0, math.nan
+    state = checkpoint.load(found[0], learns.model, learns.optimizer)
+    learns.guard.restore(state["guard"])
+    here.say(f"resumed from {found[0].name}")
+    return int(state["step"]), float(state["loss"])
+
+
+def _due(learns: Learner, saved: Checkpoints) -> bool:
+    """Whether the latest checkpoint is too old. The main process's clock counts, on every rank."""
+    minutes = learns.recipe.checkpoint_minutes
+    if minutes is None:
+        return False
+    passed = time.monotonic() - saved.begun
+    late = torch.tensor(float(saved.main and passed > 60 * minutes), device=learns.accelerator.device)
+    return bool(learns.accelerator.reduce(late, "sum").item())
+
+
+def _score(learns: Learner, seen: Shards, unseen: Shards, held: Unseen, tokenizer: Any) -> Numbers:
     """Held-out bits per byte, by domain and whole, beside what byte statistics and gzip reach on the same text."""
-    recipe, accelerator = learner.recipe, learner.accelerator
     text = baselines.text_bytes(unseen.tokens, tokenizer)
     if len(text) != unseen.bytes.sum():
         raise DataError(f"{unseen.path}: {unseen.bytes.sum()} bytes recorded, {len(text)} decoded. Write the shards anew.")
-    micro, _ = machine.split(learner.hardware, recipe.batch_size, recipe.sequence_length)
-    documents = [(unseen[number].astype(np.int64), int(domain)) for number, domain in enumerate(unseen.domain)]
-    nats = heldout.nats(accelerator, learner.model, documents, len(unseen.domains), recipe.sequence_length, micro)
-    sizes = np.bincount(unseen.domain, unseen.bytes, len(unseen.domains))
-    numbers: Numbers = {**heldout.bits_per_byte(nats, sizes, unseen.domains), "heldout_bytes": len(text)}
-    if accelerator.is_main_process:
+    numbers: Numbers = {**held.bits_per_byte(learns), "heldout_bytes": len(text)}
+    if learns.accelerator.is_main_process:
         sample = seen.tokens[:BASELINE_TOKENS]
         numbers |= baselines.bits_per_byte(baselines.text_bytes(sample, tokenizer), text)
     return numbers

@@ -1,7 +1,6 @@
-import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -10,14 +9,16 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from alignment import chat, tokenizer
 from alignment.chat import BOS, EOS
-from alignment.corpus import documents
-from alignment.corpus.documents import Document
-from alignment.errors import DataError, ModelError, RecipeError
-from alignment.recipe import Tokenizer as Recipe
-from alignment.run import Run
+from alignment.errors import ModelError
+from alignment.models import build
+from alignment.tokenizer import pretokens
 
 TEXT = "The river runs past 12 stone houses; 我想在apple工作1314天。 def area(width): return width * 2\n"
 ENCODER = tokenizer.learn([TEXT * 5], 320, "deepseek-llm")
+
+KINDS = {"letter": "abcd\u0431\u0434", "mark": "(),;。", "han": "中文字", "digit": "0123", "newline": "\r\n"}
+CLASSES = "".join(KINDS.values()) + "  "
+BYTES = {chr(symbol): byte for byte, symbol in pretokens.SYMBOLS.items()}
 
 
 def pieces(text):
@@ -40,9 +41,9 @@ def test_text_is_cut_as_the_family_cuts_it(text, cut):
 
 
 def test_the_letters_are_the_2729_cased_ones_and_in_escapes():
-    letter = re.compile(f"[{tokenizer.LETTERS}]")
+    letter = re.compile(f"[{pretokens.LETTERS}]")
     assert sum(bool(letter.match(chr(code))) for code in range(0x110000)) == 2729
-    assert Path(tokenizer.__file__).read_text(encoding="utf-8").isascii()
+    assert Path(pretokens.__file__).read_text(encoding="utf-8").isascii()
     normalised = normalizers.NFC().normalize_str(letter.pattern)
     with pytest.raises(Exception, match="empty range"):
         pre_tokenizers.Split(Regex(normalised), behavior="isolated")
@@ -58,6 +59,20 @@ def test_any_text_comes_back_unchanged(text):
 @settings(deadline=None)
 def test_every_digit_is_one_token(digits):
     assert ENCODER.encode(digits, add_special_tokens=False).tokens == list(digits)
+
+
+@given(st.integers())
+@settings(max_examples=20, deadline=None)
+def test_no_merge_crosses_a_class(seed):
+    """Whatever it was trained on: no digit and no newline in a merged token, and no two classes of characters."""
+    encoder = tokenizer.learn(["".join(Random(seed).choices(CLASSES, k=3000))], 336, "deepseek-llm")
+    merged = [token for token in encoder.get_vocab(with_added_tokens=False) if len(token) > 1]
+    assert len(merged) == 336 - 256 - 15
+    for token in merged:
+        text = bytes(BYTES[symbol] for symbol in token).decode(errors="ignore")  # a token may end within a character
+        kinds = {kind for kind, members in KINDS.items() if set(text) & set(members)}
+        assert len(kinds) <= 1, token
+        assert not kinds & {"digit", "newline"}, token
 
 
 def test_special_tokens_stand_on_top_and_are_never_read_from_text():
@@ -86,41 +101,25 @@ def test_the_library_loads_it_and_gives_the_same_ids(tmp_path, template):
     assert tokenizer.digest(tokenizer.load(tmp_path)) == tokenizer.digest(encoder)
 
 
+def test_the_reserve_is_checked_against_the_embedding(tmp_path):
+    tokenizer.write(ENCODER, tmp_path, "deepseek-llm")
+    assert tokenizer.rows(tmp_path, 320) == 320
+    tokenizer.write(ENCODER, tmp_path, "deepseek-llm", padded=336)
+    assert tokenizer.rows(tmp_path, 320) == 336
+    for rows, fits in ((336, True), (352, True), (320, False)):
+        (tmp_path / "config.json").write_text(f'{{"vocab_size": {rows}}}')
+        if fits:
+            build.check_vocabulary(tmp_path)
+        else:
+            with pytest.raises(ModelError, match="336"):
+                build.check_vocabulary(tmp_path)
+    with pytest.raises(ModelError, match="padded_vocab_size 336 is below the 340 tokens"):
+        tokenizer.rows(tmp_path, 340)
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no usable tokenizer\.json"):
         tokenizer.load(tmp_path)
-
-
-def test_the_sample_holds_every_domain_in_its_share():
-    found = [Document(f"{d}{i}", "x" * 100, d, "en", "here") for d, n in (("a", 90), ("b", 10)) for i in range(n)]
-    sample = tokenizer.stratified(found, 2000, seed=0)
-    assert [sum(document.domain == name for document in sample) for name in "ab"] == [18, 2]
-    assert {document.id for document in sample} != {document.id for document in tokenizer.stratified(found, 2000, 1)}
-
-
-@pytest.fixture
-def here(tmp_path):
-    (tmp_path / "corpus").mkdir()
-    found = [Document(str(i), TEXT * 3, "prose", "en", "here") for i in range(5)]
-    documents.write(tmp_path / "corpus/documents.jsonl", found)
-    documents.write(tmp_path / "corpus/heldout.jsonl", found[:1])
-    (tmp_path / "tokenizer").mkdir()
-    return Run(tmp_path / "tokenizer", {"corpus": SimpleNamespace(path=tmp_path / "corpus")}, {}, True, False, {})
-
-
-def test_the_stage_writes_a_loadable_tokenizer_and_says_how_well_it_compresses(here):
-    recipe = Recipe(stage="tokenizer", data="corpus", vocab_size=320, sample_bytes=10_000)
-    numbers = tokenizer.train(recipe, here, None)
-    assert numbers["vocab_size"] == 320
-    assert 1 < numbers["bytes_per_token_prose"] == numbers["bytes_per_token"]
-    assert json.loads((here.path / "tokenizer/tokenizer_config.json").read_text())["bos_token"] == BOS
-
-
-@pytest.mark.parametrize(("size", "error"), [(321, RecipeError), (3200, DataError)])
-def test_a_vocabulary_that_cannot_be_is_refused(here, size, error):
-    with pytest.raises(error, match="vocab_size"):
-        tokenizer.train(Recipe(stage="tokenizer", data="corpus", vocab_size=size, sample_bytes=10_000), here, None)
-    assert not (here.path / "tokenizer").exists()
 
 
 def test_the_alphabet_is_whole_without_any_text():

@@ -1,7 +1,8 @@
-"""Word problems of one or two steps. The worked answer shows each step as an equation.
+"""Word problems of one or two steps, and bare sums. A word problem's worked answer shows each step as an equation.
 
-A family is a function from a random source to (question, reasoning, result). Operands are single digits: a tiny model
-meets each fact of the two small tables often, and has one token to copy, since the tokenizer splits numbers.
+A word problem's family is a function from a random source to (question, reasoning, result). Its operands are single
+digits: a tiny model meets each fact of the two small tables often, and has one token to copy, since the tokenizer splits
+numbers.
 """
 
 from collections.abc import Callable
@@ -100,3 +101,16 @@ def word_problem(random: Random, family: str, language: Language) -> Exercise:
     """Draw an exercise of a family, seen or unseen."""
     question, reasoning, result = (SEEN | UNSEEN)[family](random, language)
     return Exercise("math", family, language, question, reasoning, str(result), unseen=family in UNSEEN)
+
+
+DIGITS = 3  # of a bare sum's operands, at most
+SUMS = {"add": "+", "take": "-"}
+
+
+def bare_sum(random: Random, family: str, language: Language) -> Exercise:
+    """Draw `348 + 57 =`: an addition or a subtraction of numbers of one to three digits, nothing below zero."""
+    a, b = (random.randrange(10 ** random.randint(1, DIGITS)) for _ in range(2))
+    if family == "take" and a < b:
+        a, b = b, a
+    result = a + b if family == "add" else a - b
+    return Exercise("sum", family, language, f"{a} {SUMS[family]} {b} =", target=str(result))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-Kind = Literal["math", "code", "choice", "talk", "refusal"]
+Kind = Literal["math", "code", "choice", "talk", "refusal", "sum"]
 Language = Literal["en", "zh"]
 Pool = Literal["train", "preference-train", "preference-heldout", "evaluation"]
 
@@ -81,6 +81,8 @@ def answer(exercise: Exercise) -> str:
         case "choice":
             right = exercise.choices[LETTERS.index(exercise.target)]  # named before its letter: one step, then a look-up
             return {"en": f"It is {right}.\nAnswer: ", "zh": f"是{right}。\n答案："}[exercise.language] + exercise.target
+        case "sum":
+            return exercise.target
         case _:
             return exercise.reasoning
 
@@ -100,6 +102,8 @@ def passage(exercise: Exercise) -> str:
             return (exercise.question + exercise.reasoning).rstrip()
         case "choice":
             return prompt(exercise) + {"en": "\nAnswer: ", "zh": "\n答案："}[exercise.language] + exercise.target
+        case "sum":
+            return f"{exercise.question} {exercise.target}"
         case _:
             return f"Question: {exercise.question}\nAnswer: {answer(exercise)}"
 

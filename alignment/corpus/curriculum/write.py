@@ -37,6 +37,7 @@ DRAW: dict[Kind, Draw] = {
     "choice": choice.choice,
     "talk": conversation.talk,
     "refusal": conversation.refusal,
+    "sum": arithmetic.bare_sum,
 }
 SEEN: Families = {
     "math": tuple(arithmetic.SEEN),
@@ -44,19 +45,21 @@ SEEN: Families = {
     "choice": tuple(choice.SEEN),
     "talk": tuple(conversation.TALK),
     "refusal": ("harm",),
+    "sum": tuple(arithmetic.SUMS),
 }
 UNSEEN: Families = {
     "math": tuple(arithmetic.UNSEEN),
     "code": tuple(programming.UNSEEN),
     "choice": tuple(choice.UNSEEN),
 }
-LANGUAGES: dict[Kind, tuple[Language, ...]] = {"code": ("en",)}  # the others are written in both
+LANGUAGES: dict[Kind, tuple[Language, ...]] = {"code": ("en",), "sum": ("en",)}  # the others are written in both
 BOTH: tuple[Language, ...] = ("en", "zh")
 VERIFIED: dict[Kind, verify.Kind] = {
     "math": "number",
     "choice": "choice",
     "code": "code",
     "refusal": "refusal",
+    "sum": "number",
 }  # our kinds as problem kinds
 SHOTS = 5  # few-shot examples for each C-Eval subject, as in C-Eval
 UNSEEN_SHARE = 0.25
@@ -78,6 +81,12 @@ def write(recipe: Curriculum, here: Run, hardware: Hardware) -> dict[str, float 
         "heldout/mini-ceval/dev.jsonl": map(ceval, count(), choice_shots),
         "heldout/mini-ceval/val.jsonl": map(ceval, count(), choices),
     }
+    if recipe.shares.get("sum"):
+        sum_shots, sums = heldout(recipe.seed, "sum", recipe.heldout_items)
+        made |= {
+            "heldout/mini-sums/train.jsonl": map(sum_row, sum_shots),
+            "heldout/mini-sums/test.jsonl": map(sum_row, sums),
+        }
     counts: dict[str, float | int | str] = {"documents.jsonl": documents.write(here.path / "documents.jsonl", pages(recipe))}
     for name, rows in made.items():
         counts[name] = save(here.path / name, rows)
@@ -153,9 +162,9 @@ def heldout(seed: int, kind: Kind, total: int) -> tuple[list[Exercise], list[Exe
     random = Random(f"{seed} heldout {kind}")
     used: set[str] = set()
     seen, unseen = turns(SEEN, kind), turns(UNSEEN, kind)
-    shown: dict[Kind, list[tuple[str, Language]]] = {"math": seen, "choice": seen + unseen}
+    shown: dict[Kind, list[tuple[str, Language]]] = {"math": seen, "choice": seen + unseen, "sum": seen}
     shots = [fresh(random, kind, language, "evaluation", used, family) for family, language in shown.get(kind, []) * SHOTS]
-    novel = round(total * UNSEEN_SHARE)
+    novel = round(total * UNSEEN_SHARE) if unseen else 0
     wanted = [*islice(cycle(seen), total - novel), *islice(cycle(unseen), novel)]
     items = [fresh(random, kind, language, "evaluation", used, family) for family, language in wanted]
     random.shuffle(items)
@@ -163,7 +172,7 @@ def heldout(seed: int, kind: Kind, total: int) -> tuple[list[Exercise], list[Exe
 
 
 def turns(table: Families, kind: Kind) -> list[tuple[str, Language]]:
-    return [(family, language) for family in table[kind] for language in LANGUAGES.get(kind, BOTH)]
+    return [(family, language) for family in table.get(kind, ()) for language in LANGUAGES.get(kind, BOTH)]
 
 
 def kinds(random: Random, shares: Mapping[Kind, float], total: int) -> list[Kind]:
@@ -201,6 +210,10 @@ def gsm8k(item: Exercise) -> Row:
         "unseen": item.unseen,
         "language": item.language,
     }
+
+
+def sum_row(item: Exercise) -> Row:
+    return {"question": item.question, "answer": item.target, "family": item.family, "language": item.language}
 
 
 def humaneval(number: int, item: Exercise) -> Row:

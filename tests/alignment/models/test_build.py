@@ -1,10 +1,11 @@
 """Building, saving and loading: counts, first weights, a vocabulary that does not fit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from alignment import tokenizer
 from alignment.errors import ModelError
@@ -29,8 +30,40 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_library_builds_as_many_parameters_as_we_count(name):
     with torch.device("meta"):
-        model = LlamaForCausalLM(build.config(PRESETS[name]))
+        model = AutoModelForCausalLM.from_config(build.config(PRESETS[name]))
+    assert isinstance(model, LlamaForCausalLM)
     assert model.num_parameters() == presets.parameters(PRESETS[name])
+    assert build.matrices(model) == presets.matrices(PRESETS[name])
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "olmo2", "mistral"])
+def test_another_decoder_is_built_by_name_and_loads_without_our_code(kind, folder, tmp_path):
+    model = build.build(replace(SHAPE, kind=kind), build.read_tokenizer(folder), CPU, seed=0).eval()
+    build.save(model, folder, tmp_path / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", local_files_only=True).eval()
+    assert loaded.config.model_type == kind
+    ids = torch.arange(12)[None]
+    assert torch.equal(model(ids).logits, loaded(ids).logits)
+
+
+@pytest.mark.parametrize(("kind", "complaint"), [("mixtral", "dense decoder"), ("llamma", "Did you mean 'llama'")])
+def test_a_kind_that_is_no_dense_decoder_or_none_at_all_is_refused(kind, complaint, folder):
+    with pytest.raises(ModelError, match=complaint):
+        build.build(replace(SHAPE, kind=kind), build.read_tokenizer(folder), CPU, seed=0)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_the_attention_kernels_that_run_here_agree_in_value_and_gradient(kv_heads, folder):
+    shape, words = replace(SHAPE, kv_heads=kv_heads), build.read_tokenizer(folder)
+    ids = torch.randint(0, len(words), (3, 48), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for kernel in ("eager", "sdpa"):
+        model = build.build(shape, words, replace(CPU, attention=kernel), seed=0, init_std=0.2)
+        logits = model(ids, use_cache=False).logits
+        logits.logsumexp(-1).sum().backward()
+        found[kernel] = logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad
+    for plain, fused in zip(found["eager"], found["sdpa"], strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_first_weights_have_the_papers_spread_and_come_from_the_seed(folder):
@@ -94,8 +127,6 @@ def test_weights_that_can_run_code_are_not_read(folder, tmp_path):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_packed_documents_give_the_logits_of_separate_ones(folder, attention):
-    from dataclasses import replace
-
     from alignment.pretrain import batches
 
     model = build.build(SHAPE, build.read_tokenizer(folder), replace(CPU, attention=attention), seed=0, init_std=0.2)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from alignment import tokenizer
+from alignment import chat, tokenizer
 from alignment.models import build
 from alignment.pretrain import baselines
 
@@ -46,5 +46,5 @@ def test_tokens_turn_back_into_the_exact_bytes(tmp_path):
     text = "Zahl 17, größer.\n\t你好 \U0001f600 <\uff5cend\u2581of\u2581sentence\uff5c>"
     encoder = tokenizer.learn([text * 3], 300, "deepseek-llm")
     tokenizer.write(encoder, tmp_path, "deepseek-llm")
-    ids = [encoder.token_to_id(tokenizer.BOS), *encoder.encode(text, add_special_tokens=False).ids]
+    ids = [encoder.token_to_id(chat.BOS), *encoder.encode(text, add_special_tokens=False).ids]
     assert baselines.text_bytes(np.array(ids), build.read_tokenizer(tmp_path)) == text.encode()

@@ -1,0 +1,76 @@
+"""What one training process holds, in bytes by part, worked out before anything is built.
+
+Weights, gradients and moments are float32 (paper 2.4). The activations are what the library's Llama keeps for its backward
+pass, counted tensor by tensor; the tests hold them against what torch really saves. What an allocator wastes, and what
+a GPU's context and communication take, comes on top. d is the width, f the feed-forward width, k that of the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import yaml
+
+from alignment import hardware
+from alignment.hardware import Profile
+from alignment.models import presets
+from alignment.models.presets import Shape
+
+Mode = Literal["float32", "bfloat16", "autocast"]  # the whole model in one type, or float32 weights under bf16 autocast
+ROWS = 256  # of the loss: tokens whose logits are held at once, at least (alignment.pretrain.loss)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool) -> Memory:
+    """Say what a forward and backward pass over `tokens` tokens holds under a profile."""
+    mode: Mode = "autocast" if profile.device == "cuda" else "float32" if profile.dtype == "float32" else "bfloat16"
+    count = presets.parameters(shape)
+    bytes_each = 4 if mode == "float32" else 2
+    if sharded:  # and two layers at a time are gathered to be computed with, with their gradients
+        own = -(-count // profile.processes)
+        copies = 2 * (presets.matrices(shape) // shape.layers) * 2 * bytes_each
+    else:
+        own, copies = count, count * bytes_each  # a rounded copy: autocast's, or the model's own beside its masters
+    layers = shape.layers * saved(shape, mode) * tokens
+    if profile.recompute:
+        layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + saved(shape, mode) * tokens
+    return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, bytes_each, tokens))
+
+
+def saved(shape: Shape, mode: Mode) -> int:
+    """Bytes that a layer keeps of each token for its backward pass, with a fused attention kernel."""
+    d, f, k = shape.width, shape.ffn, shape.width // shape.heads * shape.kv_heads
+    c = 4 if mode == "float32" else 2
+    statistics = 8 + 4 * shape.heads  # of two norms, and of the attention's softmax
+    if mode == "autocast":  # norms in float32; each of five matrices has its own rounded input
+        return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
+    return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
+
+
+def _loss(shape: Shape, bytes_each: int, tokens: int) -> int:
+    """A block's logits in float32 and, where that is narrower, twice in the type they are computed in; the gradient."""
+    rows = min(tokens, max(ROWS, shape.width // 2))
+    narrow = 0 if bytes_each == 4 else 2 * bytes_each
+    return rows * shape.vocab * (4 + narrow) + shape.vocab * shape.width * (4 + bytes_each)
+
+
+def is_sharded(profile: str) -> bool:
+    """Whether a profile's processes share weights, gradients and moments (FSDP) instead of copying them (DDP)."""
+    path = hardware.PROFILES / profile / "accelerate.yaml"
+    return bool(yaml.safe_load(path.read_text(encoding="utf-8"))["distributed_type"] == "FSDP")

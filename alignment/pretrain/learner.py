@@ -1,0 +1,103 @@
+"""One update of pre-training: the recipe's batch, in as many forward passes as the machine needs.
+
+The loss is the sum over all tokens divided by their number over all passes and ranks, so that neither changes the
+gradient. Weights and moments are float32. Where the profile says bfloat16, a GPU computes under autocast, and a CPU with
+a bfloat16 copy of the weights (`models.masters`).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from alignment import hardware as machine
+from alignment.hardware import Hardware
+from alignment.models.masters import MasterAdamW
+from alignment.pretrain import batches
+from alignment.pretrain.guard import Guard
+from alignment.recipe import Pretrain, PretrainOptim
+
+
+class Update(NamedTuple):
+    """What came of an update."""
+
+    loss: float  # nats per token, without the z-term
+    norm: float  # of the gradient, before clipping
+    refusal: str | None  # why it was not made
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What one update needs. The model's forward pass ends in its loss (`loss.attach`)."""
+
+    recipe: Pretrain
+    hardware: Hardware
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: Any
+    bos: int
+    guard: Guard
+
+    def update(self, batch: NDArray[np.int64], rate: float, where: str) -> Update:
+        """Learn from one global batch (B, T + 1) at one learning rate, unless the guard refuses it."""
+        accelerator = self.accelerator
+        _, passes = machine.split(self.hardware, len(batch), batch.shape[1] - 1)
+        mine = batches.share(batch, accelerator.process_index, accelerator.num_processes)
+        tokens = batch[:, 1:].size
+        total = torch.zeros((), device=accelerator.device)
+        masters = self.optimizer if isinstance(self.optimizer, MasterAdamW) else None
+        for number, part in enumerate(np.split(mine, passes), start=1):
+            with nullcontext() if masters or number == passes else accelerator.no_sync(self.model):
+                summed, nats = self._forward(part)
+                accelerator.backward(summed * (accelerator.num_processes / tokens))  # ranks are averaged: undo it
+            if masters:
+                masters.collect()  # every pass is averaged over the ranks, and added up in float32
+            total += nats
+        loss: float = accelerator.reduce(total, "sum").item() / tokens
+        weights = masters.masters() if masters else self.model.parameters()
+        length: Any = accelerator.clip_grad_norm_(list(weights), self.recipe.optim.clip)
+        norm = float(length.full_tensor() if isinstance(length, DTensor) else length)
+        refusal = self.guard.refusal(where, loss, norm)
+        if refusal is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return Update(loss, norm, refusal)
+
+    def _forward(self, part: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed loss of a forward pass, with and without the z-term."""
+        places = None if self.recipe.attend_across_documents else batches.positions(part[:, :-1], self.bos)
+        device = self.accelerator.device
+        summed, nats = self.model(
+            input_ids=torch.from_numpy(part[:, :-1]).to(device),
+            targets=torch.from_numpy(part[:, 1:]).to(device),
+            position_ids=None if places is None else torch.from_numpy(places).to(device),
+            z=self.recipe.optim.z_loss,
+        )
+        return summed, nats
+
+
+def masters(model: nn.Module, optim: PretrainOptim, dtype: torch.dtype) -> MasterAdamW:
+    """AdamW as in the paper (2.3) for a CPU: a copy of the weights in `dtype` computes, float32 masters are updated."""
+    return MasterAdamW(
+        model, dtype, lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay, clip=optim.clip
+    )
+
+
+def adamw(model: nn.Module, optim: PretrainOptim) -> torch.optim.AdamW:
+    """AdamW as in the paper (2.3); norms are not decayed. One kernel updates all tensors."""
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    groups = [
+        {"params": [tensor for tensor in trained if tensor.dim() > 1], "weight_decay": optim.weight_decay},
+        {"params": [tensor for tensor in trained if tensor.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=optim.learning_rate, betas=optim.betas, fused=True)

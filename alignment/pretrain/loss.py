@@ -1,0 +1,135 @@
+"""Next-token loss that never holds the logits of all tokens at once.
+
+Hidden states are multiplied with the vocabulary a block of rows at a time, and each block leaves its share of both
+gradients behind before the next one begins, as the report's in-place cross-entropy does (2.4). torch's
+`linear_cross_entropy` works alike, but gives a bfloat16 model its loss in bfloat16, up to 1 part in 256 off, and knows
+no z-loss (`benchmarks/loss_memory.py`). The axes: N tokens, C tokens of a block, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from alignment.errors import ModelError
+
+IGNORED = -100  # a target that is not scored
+RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
+ROWS = 256  # tokens of a block; half the width where that is more, so that its logits stay below the head's gradient
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Summed loss of `hidden @ weight.T` against targets, with both gradients computed on the way forward."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor, z: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss with its z-term, and without it; sums over tokens, float32."""
+        head = Head(weight_VD, hidden_ND)
+        ctx.dtype = weight_VD.dtype
+        ctx.hidden, ctx.weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD, dtype=torch.float32)
+        step_VD = torch.empty_like(head.weight) if head.dtype != torch.float32 else None
+        sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
+        for hidden_CD, targets_C, gradient_CD in head.blocks(hidden_ND, targets_N, ctx.hidden):
+            nats_C, log_sum_C = head.nats(hidden_CD, targets_C)
+            sums += torch.stack([nats_C.sum(), z * log_sum_C.square().sum()])
+            share_CV = head.gradient(targets_C, log_sum_C, z)
+            gradient_CD.copy_(share_CV @ head.weight)
+            if step_VD is None:
+                ctx.weight.addmm_(share_CV.T, hidden_CD)
+            else:
+                ctx.weight.add_(torch.mm(share_CV.T, hidden_CD, out=step_VD))
+        nats = sums[0].float()
+        ctx.mark_non_differentiable(nats)
+        return sums.sum().float(), nats
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor, _: torch.Tensor) -> Any:  # type: ignore[override]
+        """Scale the gradients in place: they are used once."""
+        hidden, weight = ctx.hidden, ctx.weight
+        del ctx.hidden, ctx.weight
+        return hidden.mul_(scale), weight.mul_(scale).to(ctx.dtype), None, None
+
+
+class Head:
+    """The vocabulary's matrix and the memory of one block, which all blocks use in turn."""
+
+    def __init__(self, weight_VD: torch.Tensor, hidden_ND: torch.Tensor) -> None:
+        kind = hidden_ND.device.type
+        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
+        self.weight = weight_VD.to(self.dtype)
+        self.rows = min(len(hidden_ND), max(ROWS, weight_VD.shape[1] // 2))  # each block rewrites all of its gradient
+        self._narrow = hidden_ND.new_empty(self.rows, len(weight_VD), dtype=self.dtype)
+        self._wide = self._narrow if self.dtype == torch.float32 else torch.empty_like(self._narrow, dtype=torch.float32)
+
+    def blocks(self, hidden_ND: torch.Tensor, *more: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Cut tensors along their tokens; hidden states come in the dtype that computes."""
+        for hidden_CD, *rest in zip(hidden_ND.split(self.rows), *(part.split(self.rows) for part in more), strict=True):
+            yield hidden_CD.to(self.dtype), *rest
+
+    def nats(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Negative log-likelihood and log-sum of the logits, float32; both zero where nothing is scored."""
+        narrow_CV, self._exp_CV = self._narrow[: len(hidden_CD)], self._wide[: len(hidden_CD)]
+        torch.mm(hidden_CD, self.weight.T, out=narrow_CV)
+        if self._wide is not self._narrow:
+            self._exp_CV.copy_(narrow_CV)
+        scored_C = targets_C != IGNORED
+        chosen_C = self._exp_CV.gather(1, targets_C.clamp(min=0).unsqueeze(1)).squeeze(1)
+        highest_C = self._exp_CV.amax(1)
+        self._sum_C = self._exp_CV.sub_(highest_C.unsqueeze(1)).exp_().sum(1)
+        log_sum_C = highest_C + self._sum_C.log()
+        return (log_sum_C - chosen_C) * scored_C, log_sum_C * scored_C
+
+    def gradient(self, targets_C: torch.Tensor, log_sum_C: torch.Tensor, z: float) -> torch.Tensor:
+        """The loss's gradient by the logits of the block that `nats` saw last, over its memory."""
+        scored_C = (targets_C != IGNORED).float()
+        self._exp_CV.mul_((scored_C * (1 + 2 * z * log_sum_C) / self._sum_C).unsqueeze(1))
+        self._exp_CV.scatter_add_(1, targets_C.clamp(min=0).unsqueeze(1), -scored_C.unsqueeze(1))
+        return self._exp_CV if self._wide is self._narrow else self._narrow[: len(scored_C)].copy_(self._exp_CV)
+
+
+@torch.no_grad()
+def per_token(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target (N), float32; zero where it is not scored."""
+    head = Head(weight_VD, hidden_ND)
+    return torch.cat([head.nats(*block)[0] for block in head.blocks(hidden_ND, targets_N)])
+
+
+def attach(model: PreTrainedModel) -> None:
+    """Make a model's forward pass end in its loss. Whatever wraps it (DDP, FSDP, autocast) then covers the head too.
+
+    Raises ModelError where the logits are more than hidden states times the head.
+    """
+    for name in RESHAPED:
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise ModelError(f"{model.config.model_type}: its {name} changes the logits. Train a model without it.")
+    model.forward = MethodType(_forward, model)
+
+
+def _forward(
+    self: Any,
+    input_ids: torch.Tensor,
+    targets: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    *,
+    z: float = 0.0,
+) -> Any:
+    """Training: the summed loss with and without z-term. Evaluation: nats (B, T), or the last logits without targets.
+
+    No mask and no cache: packed documents rely on it.
+    """
+    hidden_BTD = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    head: nn.Linear = self.get_output_embeddings()
+    if targets is None:
+        last_BV: torch.Tensor = head(hidden_BTD[:, -1]).float()
+        return last_BV
+    hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets.flatten()
+    if self.training:
+        return LinearCrossEntropy.apply(hidden_ND, head.weight, targets_N, z)
+    return per_token(hidden_ND, head.weight, targets_N).view_as(targets)

@@ -1,0 +1,175 @@
+"""Score the checkpoints of a pre-training run as they appear: `python -m eval RUN --watch`. The trainer knows nothing of it.
+
+    RUN/checkpoints/step-N -> a model folder for the time being -> RUN/eval/step-N/report.json -> a line of checkpoints.jsonl
+
+Both lie outside the run's seal. Started again, it goes on where it stopped; it ends after the finished run's own model.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alignment import hardware, recipe, run, terminal
+from alignment.errors import DataError, RunError
+from alignment.hardware import Hardware
+from eval import harness, tasks
+from eval.harness import Judged
+from eval.task import Task
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+SCORES = "checkpoints.jsonl"
+TENSORS, STATE, SHARDED = "tensors.safetensors", "state.json", ".metadata"
+
+
+@app.command()
+def main(
+    path: Annotated[Path, typer.Argument(help="The directory of a pre-training run, unfinished or not.", metavar="RUN")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run's checkpoints.")] = True,  # noqa: ARG001
+    task_names: Annotated[str, typer.Option("--tasks", help="Comma-separated; default: the run's own held-out sets.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items a task, at even distances.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="The folder that holds gsm8k/, ...; mini-* of a run: its own.")
+    ] = None,
+    on: Annotated[str, typer.Option(help="Hardware profile.")] = "cpu",
+    poll_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 10.0,
+) -> None:
+    """Score the checkpoints of a run as they appear, until it is finished. Ctrl-C ends it sooner."""
+    from eval.__main__ import heldout
+
+    words = [word.strip() for word in task_names.split(",") if word.strip()]
+    wanted = tasks.named(words) if words else own(path)
+    root = data_root or heldout(str(path), wanted)
+    for row in follow(path, wanted, root, hardware.prepare(on), limit=limit, poll_seconds=poll_seconds):
+        scores = ", ".join(f"{name} {score:.1%}" for name, score in row["scores"].items())
+        terminal.console().print(f"step {row['step']:,}: {scores}", markup=False)
+
+
+def own(path: Path) -> list[Task]:
+    """The tasks whose items the run's own curriculum has kept apart."""
+    from eval.__main__ import heldout
+
+    mini = [task for name, task in tasks.TASKS.items() if name.startswith("mini-")]
+    root = heldout(str(path), mini[:1])
+    return [task for task in mini if root is not None and (root / task.name).is_dir()]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model to score: the step it was made at, its folder, and what tells it from others."""
+
+    step: int
+    folder: Path
+    identity: str
+
+
+def follow(
+    path: Path, wanted: Sequence[Task], root: Path | None, machine: Hardware, *, limit: int | None, poll_seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of scores for each checkpoint, in order, and at last for the finished model.
+
+    Raises DataError for a run of another stage.
+    """
+    if (stage := run.read_manifest(path)["stage"]) != "pretrain":
+        raise DataError(f"{path}: a {stage} run has no checkpoints that can be scored. Leave --watch out.")
+    scores, passed = path / "eval" / SCORES, set[int]()
+    while True:
+        finished = run.read_manifest(path)["finished"]  # before the list: what appears in between is seen next time
+        passed |= {json.loads(line)["step"] for line in _lines(scores)}
+        new = [step for step in _steps(path) if step not in passed]
+        for step in new:
+            try:
+                row = _checkpoint(path, step, wanted, root, machine, limit)
+            except FileNotFoundError:  # the trainer keeps only the newest
+                terminal.console().print(f"step {step:,}: gone before it could be read", markup=False)
+                passed.add(step)
+                continue
+            _append(scores, row)
+            yield row
+        if finished and not new:
+            break
+        if not new:
+            time.sleep(poll_seconds)
+    last = run.read(path)
+    step = int(last.numbers["updates"])
+    if step not in passed:
+        row = _scored(Found(step, path / "model", f"{last.fingerprint}@{step}"), path, wanted, root, machine, limit)
+        _append(scores, row)
+        yield row
+
+
+def _steps(path: Path) -> list[int]:
+    names = (found.name.removeprefix("step-") for found in (path / "checkpoints").glob("step-*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _checkpoint(
+    path: Path, step: int, wanted: Sequence[Task], root: Path | None, machine: Hardware, limit: int | None
+) -> dict[str, Any]:
+    """Make a model folder of a checkpoint, score it, and let it go."""
+    from alignment.models import build, presets
+
+    manifest = run.read_manifest(path)
+    words = recipe.validate(manifest["recipe"], str(path / run.MANIFEST))
+    assert isinstance(words, recipe.Pretrain), f"{path}: {words.stage}"
+    folder = path / "checkpoints" / f"step-{step}"
+    tokenizer = path.parent / words.data / "tokenizer"
+    weights = _weights(folder)
+    shape = presets.resolve(words.model, len(weights["model.embed_tokens.weight"]), words.sequence_length)
+    model = build.build(shape, build.read_tokenizer(tokenizer), machine, seed=0)
+    missing = model.load_state_dict(weights, strict=False).missing_keys
+    if set(missing) - ({"lm_head.weight"} if shape.tie else set()):
+        raise RunError(f"{folder}: has no {missing[0]}. It is not a checkpoint of this run's model.")
+    with tempfile.TemporaryDirectory() as place:
+        build.save(model, tokenizer, Path(place) / "model")
+        found = Found(step, Path(place) / "model", f"{manifest['fingerprint']}@{step}")
+        return _scored(found, path, wanted, root, machine, limit)
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """The weights of a checkpoint, float32, by name; sharded ones are put together."""
+    from safetensors import safe_open
+
+    if not (folder / SHARDED).exists():
+        with safe_open(folder / TENSORS, framework="pt") as file:
+            names = [name for name in list(file.keys()) if "/" not in name]  # the others are moments
+            return {name: file.get_tensor(name) for name in names}
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    known = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(about.size) for name, about in known.items() if "/" not in name}
+    dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+    return tensors
+
+
+def _scored(
+    found: Found, path: Path, wanted: Sequence[Task], root: Path | None, machine: Hardware, limit: int | None
+) -> dict[str, Any]:
+    from alignment.generate import engine
+
+    judged = Judged(engine.load(found.folder, machine), found.identity, "completion")
+    report = harness.evaluate(judged, wanted, root, path / "eval" / f"step-{found.step}", limit=limit)
+    marks = {task.name: report["tasks"][task.name] for task in wanted}
+    return {
+        "step": found.step,
+        "scores": {name: mark["score"] for name, mark in marks.items()},
+        "intervals": {name: mark["interval"] for name, mark in marks.items()},
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,83 @@
+"""The block-wise loss, against torch's plain one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from alignment.errors import ModelError
+from alignment.pretrain import loss
+from alignment.pretrain.loss import LinearCrossEntropy
+
+WIDTH, VOCAB = 24, 90
+
+
+def drawn(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states and a head that ask for gradients, and targets of which some are not scored."""
+    draw = torch.Generator().manual_seed(tokens)
+    hidden = torch.randn(tokens, WIDTH, generator=draw).to(dtype).requires_grad_()
+    weight = torch.randn(VOCAB, WIDTH, generator=draw).to(dtype).requires_grad_()
+    targets = torch.randint(0, VOCAB, (tokens,), generator=draw)
+    targets[::7] = loss.IGNORED
+    return hidden, weight, targets
+
+
+def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, z: float) -> torch.Tensor:
+    logits = (hidden @ weight.T).float()
+    scored = logits[targets != loss.IGNORED]
+    return F.cross_entropy(logits, targets, reduction="sum") + z * scored.logsumexp(1).square().sum()
+
+
+@pytest.mark.parametrize("z", [0.0, 1e-2])
+@pytest.mark.parametrize("tokens", [1, 256, 256 + 33])
+def test_it_equals_the_plain_loss_in_value_and_gradient(tokens: int, z: float) -> None:
+    hidden, weight, targets = drawn(tokens)
+    if tokens == 1:
+        targets[0] = 3
+    wanted = plain(hidden, weight, targets, z)
+    expected = torch.autograd.grad(wanted / tokens, (hidden, weight))
+    total, nats = LinearCrossEntropy.apply(hidden, weight, targets, z)
+    found = torch.autograd.grad(total / tokens, (hidden, weight))
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert nats.item() == pytest.approx(plain(hidden, weight, targets, 0.0).item(), rel=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_in_bfloat16_the_value_stays_float32() -> None:
+    """The library's own rounds the sum to 8 bits; this is why it is not used."""
+    hidden, weight, targets = drawn(600, torch.bfloat16)
+    total, _ = LinearCrossEntropy.apply(hidden, weight, targets, 0.0)
+    assert total.dtype == torch.float32
+    assert total.item() == pytest.approx(plain(hidden, weight, targets, 0.0).item(), rel=1e-5)
+    total.backward()
+    assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
+def test_under_autocast_it_computes_in_bfloat16_and_its_gradients_are_float32() -> None:
+    hidden, weight, targets = drawn(300)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, _ = LinearCrossEntropy.apply(hidden, weight, targets, 0.0)
+    rounded = plain(hidden.bfloat16(), weight.bfloat16(), targets, 0.0)
+    assert total.item() == pytest.approx(rounded.item(), rel=1e-5)
+    total.backward()
+    assert weight.grad.dtype == torch.float32
+
+
+def test_the_loss_of_each_token_is_the_plain_one() -> None:
+    hidden, weight, targets = drawn(300)
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="none", ignore_index=loss.IGNORED)
+    assert torch.allclose(loss.per_token(hidden, weight, targets), expected, atol=1e-5)
+
+
+def test_a_model_that_reshapes_its_logits_is_refused() -> None:
+    settings = AutoConfig.for_model("gemma2", num_hidden_layers=1, hidden_size=16, intermediate_size=16, vocab_size=32)
+    with torch.device("meta"), pytest.raises(ModelError, match="gemma2: its final_logit_softcapping changes the logits"):
+        loss.attach(AutoModelForCausalLM.from_config(settings))
+
+
+def test_a_second_backward_pass_is_an_error_and_not_a_wrong_gradient() -> None:
+    total, _ = LinearCrossEntropy.apply(*drawn(10), 0.0)
+    total.backward(retain_graph=True)
+    with pytest.raises(AttributeError):
+        total.backward()
