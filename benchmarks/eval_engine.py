@@ -5,9 +5,9 @@ Run from the project's root, with the python of an environment that holds lm-eva
     python benchmarks/eval_engine.py compare MODEL DATA_ROOT --peer-python PYTHON [--pairs N] [--tasks gsm8k,ceval,humaneval]
 
 lm-eval first answers about 16 items at batch sizes 1, 8 and 16; its fastest is then measured against us, in turn. Both
-are whole processes on one thread in float32, and both read the same prompts: lm-eval's own, from its sample log. GSM8K and C-Eval
-are lm-eval's task files over local JSON; HumanEval's file imports a metric from a hub, so its prompt and stops are
-given here. Printed are the ratios of CPU and of wall seconds, and how many answers are equal.
+are whole processes on one thread in float32, and both read the same prompts: lm-eval's own, from its sample log. GSM8K
+and C-Eval are lm-eval's task files over local JSON; HumanEval's file imports a metric from a hub, so its prompt and
+stops are given here. Printed are the ratios of CPU and of wall seconds, and how many answers are equal.
 """
 
 from __future__ import annotations
