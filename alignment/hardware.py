@@ -71,7 +71,8 @@ def prepare(name: str) -> Hardware:
     if found != profile.processes:
         raise HardwareError(
             f"profile {name} asks for {profile.processes} process(es), {found} started. Start with: "
-            f"accelerate launch --config_file {PROFILES / name / 'accelerate.yaml'} -m alignment run RECIPE --on {name}"
+            f"accelerate launch --config_file {PROFILES / name / 'accelerate.yaml'} "
+            f"-m alignment run RECIPE --on {name} (or -m eval MODEL --on {name})"
             if profile.processes > 1
             else f"profile {name} is for one process, {found} started. Use a profile with processes: {found}."
         )

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from alignment import schema
 from alignment.errors import RecipeError
@@ -256,6 +256,13 @@ class Evaluate(Recipe):
     pairs: Name | None = None
     reference: Name | None = None  # the chat model whose log-probabilities the implicit reward is measured against
     limit: Positive | None = None
+    contamination: tuple[Name, ...] = ()  # runs whose training text the items are looked up in
+    invariance: bool = False  # ask some items again, each alone
+
+    @model_serializer(mode="wrap")
+    def _asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the checks that are not asked for: a run from before there were any keeps its fingerprint."""
+        return {name: value for name, value in write(self).items() if value or name not in ("contamination", "invariance")}
 
     @model_validator(mode="after")
     def _scored(self) -> Evaluate:
@@ -265,7 +272,7 @@ class Evaluate(Recipe):
         return self
 
     def _direct_runs(self) -> set[str]:
-        return {name for name in (self.data, self.pairs, self.reference) if name}
+        return {name for name in (self.data, self.pairs, self.reference, *self.contamination) if name}
 
 
 # -- what a choice does -----------------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ Run from the project's root, with the python of an environment that holds lm-eva
 
     python benchmarks/eval_engine.py compare MODEL DATA_ROOT --peer-python PYTHON [--pairs N] [--tasks gsm8k,ceval,humaneval]
 
-lm-eval runs first at batch sizes 1, 8 and 16; its fastest is then measured against us, in turn. Both are whole
-processes on one thread in float32, and both read the same prompts: lm-eval's own, from its sample log. GSM8K and C-Eval
-are lm-eval's task files over local JSON; HumanEval's file imports a metric from a hub, so its prompt and stops are
-given here. Printed are the ratios of CPU and of wall seconds, and how many answers are equal.
+lm-eval first answers about 16 items at batch sizes 1, 8 and 16; its fastest is then measured against us, in turn. Both
+are whole processes on one thread in float32, and both read the same prompts: lm-eval's own, from its sample log. GSM8K
+and C-Eval are lm-eval's task files over local JSON; HumanEval's file imports a metric from a hub, so its prompt and
+stops are given here. Printed are the ratios of CPU and of wall seconds, and how many answers are equal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 import typer  # noqa: E402
 
 SUBJECTS = ("law", "accountant", "high_school_physics")
-PEER_BATCHES = (1, 8, 16)
+TRIED = 16  # items that choose lm-eval's batch size
 HUMANEVAL = {  # lm-eval 0.4.13, tasks/humaneval/humaneval.yaml: prompt, stops and length; any metric will do
     "task": "humaneval",
     "output_type": "generate_until",
@@ -105,17 +105,18 @@ def _race(
     task: str, model: Path, root: Path, peer: str, place: Path, pairs: int, items: int, batches: Sequence[int]
 ) -> None:
     names = _write_task(task, root, place, peer, items)
-    tries = {size: _peer(model, names, place, peer, size) for size in batches}
+    tries = {size: _peer(model, names, place, peer, size, -(-TRIED // len(names))) for size in batches}
     fastest = min(tries, key=lambda size: tries[size].cpu)
     said = ", ".join(f"batch {size}: {took.cpu:.0f}" for size, took in tries.items())
-    asked, theirs = _read_log(place, names)
-    typer.echo(f"\n{task}, {len(asked)} items. lm-eval, CPU seconds by batch size: {said}")
-    (place / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    typer.echo(f"\n{task}. lm-eval, CPU seconds of a few items by batch size: {said}")
     rows = []
     for _ in range(pairs):
+        them = _peer(model, names, place, peer, fastest)
+        asked, theirs = _read_log(place, names)
+        (place / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
         us = _timed([sys.executable, __file__, "answer", str(model), str(place / "asked.json"), str(place / "ours.json")])
-        rows.append((_peer(model, names, place, peer, fastest), us))
-    theirs = _read_log(place, names)[1]
+        rows.append((them, us))
+        typer.echo(f"{len(asked)} items: lm-eval {them.cpu:.1f} CPU seconds, ours {us.cpu:.1f}")
     ours = json.loads((place / "ours.json").read_text(encoding="utf-8"))
     for unit in ("cpu", "wall"):
         sides = [[getattr(side, unit) for side in row] for row in rows]
@@ -170,12 +171,13 @@ def _save_task(place: Path, task: dict[str, Any], files: dict[str, str]) -> str:
     return str(task["task"])
 
 
-def _peer(model: Path, names: Sequence[str], place: Path, peer: str, batch_size: int) -> Took:
+def _peer(model: Path, names: Sequence[str], place: Path, peer: str, batch_size: int, limit: int | None = None) -> Took:
+    few = ["--limit", str(limit)] if limit else []
     shots = ["--num_fewshot", "5"] if len(names) == len(SUBJECTS) else []
     return _timed([
         peer, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
         "--tasks", ",".join(names), "--include_path", str(place), "--device", "cpu", "--batch_size", str(batch_size),
-        "--output_path", str(place / "log"), "--log_samples", *shots,
+        "--output_path", str(place / "log"), "--log_samples", *shots, *few,
     ])  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from alignment.corpus.index import Index
 from alignment.errors import DataError
 from alignment.verify import sandbox
 from eval import contamination as marking
-from eval import harness, invariance, tasks
+from eval import harness, invariance, journal, ranks, tasks
 from eval.evaluate import identity
 from eval.task import Form, Task
 
@@ -53,6 +54,10 @@ def main(
     subjects: Annotated[str, typer.Option(help="Comma-separated subjects of ceval, mmlu or cmmlu; default: all.")] = "",
     shots: Annotated[int | None, typer.Option(min=0, help="Worked examples; default: the protocol's.")] = None,
     samples: Annotated[int, typer.Option(min=1, help=SEVERAL)] = 1,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Of answers that are drawn.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this mass.")
+    ] = None,
     contamination: Annotated[
         Path | None, typer.Option(help="An index of training text; also scores the items that are not in it.")
     ] = None,
@@ -72,34 +77,55 @@ def main(
     root = data_root or heldout(model, wanted)
     items = sum(len(harness.spread(task.items(root), limit)) for task in wanted)  # bad data is said before weights load
     trained = Index(contamination) if contamination else None
-    loaded = opened(model, hardware.prepare(on), kind)
-    chosen = form(model, loaded.has_template, protocol) if asked == "auto" else asked
-    _fits(chosen, protocol, shots)
-    judged = harness.Judged(loaded, identity(model), chosen, shots, samples)
+    machine = hardware.prepare(on)
     place = out or default_out(model)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=terminal.console(), transient=True) as bar:
-        asking = bar.add_task("asking", total=items)
-        report = harness.evaluate(judged, wanted, root, place, limit=limit, advance=lambda n: bar.advance(asking, n))
+    with ranks.joined(machine) as here, journal.held(place, here):
+        loaded = opened(model, ranks.placed(machine), kind)
+        chosen = form(model, loaded.has_template, protocol) if asked == "auto" else asked
+        _fits(chosen, protocol, shots)
+        judged = harness.Judged(loaded, identity(model), chosen, shots, samples, temperature, top_p)
+        with _asking(items, show=here.first) as advance:
+            report = harness.evaluate(judged, wanted, root, place, limit=limit, advance=advance, ranks=here)
+        if not here.first:
+            return
+        _show(report, wanted, model, place)
+        scored = [report["tasks"][task.name] for task in wanted if task.name in report["tasks"]]
+        if verify_invariance:
+            invariance.verify(judged, wanted, root, place, report, limit=limit)
+            _say(invariance.line(task["name"], task["invariance"]) for task in scored)
+        if trained:
+            marking.mark(report, wanted, root, place, trained)
+            _say(marking.line(task["name"], task["contamination"]) for task in scored)
+    terminal.console().print(f"{place / 'report.json'}", markup=False)
+
+
+def _show(report: Mapping[str, Any], wanted: Sequence[Task], model: str, place: Path) -> None:
+    """Say scores and submissions on the terminal."""
     scored = [report["tasks"][task.name] for task in wanted if task.name in report["tasks"]]
     if scored:
-        terminal.console().print(table(scored, model, judged.form))
+        terminal.console().print(table(scored, model, report["form"]))
         _say(line for task in scored for line in beside(task))
     for task in wanted:
         if sent := report["submissions"].get(task.name):
-            text = f"{task.name}: {sent['n']} items without labels, {sent['unread']} unread; submit {place / sent['file']}"
-            terminal.console().print(text, markup=False)
-    if verify_invariance:
-        invariance.verify(judged, wanted, root, place, report, limit=limit)
-        _say(invariance.line(task["name"], task["invariance"]) for task in scored)
-    if trained:
-        marking.mark(report, wanted, root, place, trained)
-        _say(marking.line(task["name"], task["contamination"]) for task in scored)
-    terminal.console().print(f"{place / 'report.json'}", markup=False)
+            _say([f"{task.name}: {sent['n']} items without labels, {sent['unread']} unread; submit {place / sent['file']}"])
+
+
+@contextmanager
+def _asking(items: int, *, show: bool) -> Iterator[journal.Advance]:
+    """Show how many items are answered."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=terminal.console(), transient=True, disable=not show) as bar:
+        asking = bar.add_task("asking", total=items)
+        yield lambda n: bar.advance(asking, n)
 
 
 def opened(model: str, machine: hardware.Hardware, kind: str) -> Any:
     """Load a model into one of the engines, which answer the same questions."""
     if kind == "vllm":
+        if machine.processes > 1:
+            raise DataError(
+                f"--engine vllm: it fills a machine from one process, {machine.name} starts {machine.processes}."
+            )
         from alignment.generate import vllm
 
         return vllm.load(model, machine)
@@ -174,7 +200,8 @@ def table(found: list[dict[str, Any]], model: str, asked: Form) -> Table:
         least, most = task["shots"]["least"], task["shots"]["most"]
         shots = str(most) if least == most else f"{least}-{most}"
         ended = "" if task["stop_rate"] is None else f"{task['stop_rate']:.0%}"
-        row = (task["name"], task["n"], f"{task['score']:.1%}", f"{low} - {high}", shots, task["unread"], ended)
+        unread = f"{task['unread']} of {task['n'] * task['samples']}" if "samples" in task else task["unread"]
+        row = (task["name"], task["n"], f"{task['score']:.1%}", f"{low} - {high}", shots, unread, ended)
         shown.add_row(*map(str, row))
     return shown
 

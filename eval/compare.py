@@ -16,7 +16,7 @@ import typer
 
 from alignment import run, terminal
 from alignment.errors import DataError, RunError
-from eval import harness, statistics
+from eval import harness, journal, statistics
 from eval.report import comparison
 from eval.samples import Row
 from eval.summary import averaged
@@ -40,7 +40,11 @@ class Evaluated:
         path = self.folder / "samples" / f"{task}.jsonl"
         if not path.exists():
             raise RunError(f"{path}: missing, though report.json names the task. Evaluate that task again.")
-        return {row["id"]: row for row in harness.read_rows(path)}
+        found = {row["id"]: row for row in journal.read_rows(path)}
+        if len(found) != self.report["tasks"][task]["n"]:
+            said = f"holds {len(found)} items, report.json {self.report['tasks'][task]['n']}"
+            raise RunError(f"{path}: {said}: an evaluation was interrupted. Evaluate that task again.")
+        return found
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment import run
 from alignment.corpus.index import Index, Matches
-from eval import harness, statistics
+from eval import journal, statistics
 from eval.samples import Row
 from eval.summary import scored
 from eval.task import Task
@@ -25,9 +25,9 @@ def mark(report: dict[str, Any], tasks: Sequence[Task], root: Path | None, out: 
     for task in tasks:
         if task.name in report["tasks"]:
             questions = {item.id: item.problem.prompt for item in task.items(root)}
-            rows = harness.read_rows(out / "samples" / f"{task.name}.jsonl")
+            rows = journal.read_rows(out / "samples" / f"{task.name}.jsonl")
             marked = [row | {"found": index.matches(questions[row["id"]])} for row in rows]
-            harness.save(out / "contamination" / f"{task.name}.jsonl", [_shown(row, questions[row["id"]]) for row in marked])
+            journal.save(out / "contamination" / f"{task.name}.jsonl", [_shown(row, questions[row["id"]]) for row in marked])
             report["tasks"][task.name]["contamination"] = summary(marked) | {"sources": index.about["sources"]}
     run.write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
 

@@ -2,25 +2,29 @@
 
     items -> prompts -> engine -> answers/TASK.jsonl (item by item) -> marks -> samples/TASK.jsonl, report.json
 
-An answer is keyed by the digest of model, machine, settings and prompt and never thrown away, so an interrupted
-evaluation continues, and a finished one is marked again without asking again. `samples` shows the items asked last.
-Items without labels get no score but a submission file. An engine that raises stops the run: a failure is not a score.
+An answer is keyed by the digest of model, machine, settings and prompt and never thrown away (`journal`), so an
+interrupted evaluation continues, and a finished one is marked again without asking again. Several processes split the
+items (`ranks`). `samples` shows the items asked last. Items without labels get no score but a submission file. An engine
+that raises stops the run: a failure is not a score.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignment import chat, run
 from alignment.errors import DataError, RunError
 from alignment.verify import answers
-from eval import samples
+from eval import journal, samples
+from eval.journal import Advance, Keep
+from eval.ranks import ALONE, Ranks
 from eval.samples import Asked, Row
 from eval.summary import summary
 from eval.task import UNLABELLED, Form, Item, Mark, Task
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = "plumbline-eval-1"
 SAMPLED = (0.6, 0.95)  # temperature and top-p of several answers an item: those of the R1 paper's evaluation
-Advance = Callable[[int], None]
 One = TypeVar("One")
 
 
@@ -44,10 +47,13 @@ class Judged:
     form: Form
     shots: int | None = None  # worked examples; None: as many as the task has
     samples: int = 1  # answers an item
+    temperature: float | None = None  # None: the task's for one answer, SAMPLED for several
+    top_p: float | None = None
 
     def draw(self, task: Task) -> tuple[float, float]:
         """Temperature and top-p of this task's answers."""
-        return (task.temperature, 1.0) if self.samples == 1 else SAMPLED
+        temperature, top_p = (task.temperature, 1.0) if self.samples == 1 else SAMPLED
+        return temperature if self.temperature is None else self.temperature, top_p if self.top_p is None else self.top_p
 
 
 def evaluate(
@@ -59,8 +65,12 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     advance: Advance = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Evaluate a model on tasks and write `out`; return the report. Results of other tasks in `out` stay."""
+    """Evaluate a model on tasks and write `out`; return the report. Results of other tasks in `out` stay.
+
+    Of several processes only the first marks, writes, and returns the scores.
+    """
     report = _begin(judged, out)
     read = [task.items(root) for task in tasks]
     # Every prompt is written before the first is asked: what does not fit is said now, not after an hour.
@@ -68,10 +78,13 @@ def evaluate(
     for task, items, asked in zip(tasks, read, prompts, strict=True):
         for kept in ("tasks", "submissions"):
             report[kept].pop(task.name, None)
-        found = _answers(judged, task, asked, out / "answers" / f"{task.name}.jsonl", seed, advance)
+        path = out / "answers" / f"{task.name}.jsonl"
+        found = journal.answers(path, asked, partial(answer, judged, task, seed), ranks, advance)
+        if not ranks.first:
+            continue
         marks = samples.marked(task, asked, [found[a.key] for a in asked])
-        rows = [samples.row(a, found[a.key], item) for a, item in zip(asked, marks, strict=True)]
-        save(out / "samples" / f"{task.name}.jsonl", rows)
+        rows = [samples.row(task, a, found[a.key], item) for a, item in zip(asked, marks, strict=True)]
+        journal.save(out / "samples" / f"{task.name}.jsonl", rows)
         if any(a.item.problem.target == UNLABELLED for a in asked):
             report["submissions"][task.name] = _submitted(task, asked, marks, out)
         else:
@@ -96,26 +109,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read saved rows; a last line cut off by a crash is dropped. Raises RunError naming file and row."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")  # before they are decoded: a crash may cut inside a character
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            found.append(json.loads(line.decode()))
-        except ValueError as error:
-            raise RunError(f"{path}, row {number}: unreadable ({error}). Take that line out and evaluate again.") from None
-    return found
-
-
-def save(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 
@@ -133,18 +126,33 @@ def ask(judged: Judged, task: Task, items: Sequence[Item], seed: int) -> list[As
     most = min(len(item.shots) for item in items)
     if judged.shots is not None and judged.shots > most:
         raise DataError(f"{task.name}: --shots {judged.shots}, but there are {most} worked examples.")
+    _drawable(judged, task, any(task.options(item, judged.form) for item in items))
+    draw = judged.draw(task)
     words: list[Any] = [judged.form, task.stop(judged.form), task.max_new_tokens, task.temperature, seed]
-    if judged.samples > 1:
-        words += [judged.samples, *judged.draw(task)]
+    if judged.samples > 1 or draw != (task.temperature, 1.0):
+        words += [judged.samples, *draw]
     settings = [judged.identity, judged.engine.facts, words]
+    before = Counter[tuple[int, ...]]()
     asked = []
     for item in items:
         options = task.options(item, judged.form)
-        if options and judged.samples > 1:
-            raise DataError(f"{task.name}: --samples {judged.samples}, but its options are weighed and nothing is drawn.")
         text, shots, encoded, ids = _fitted(judged, task, item, options)
-        asked.append(Asked(item, text, shots, encoded, ids, digest([settings, item.id, ids, options])))
+        again = before[tuple(ids)]  # a prompt that comes again is drawn with other random numbers
+        before[tuple(ids)] += 1
+        known = [settings, item.id, ids, options, *([again] if again and draw[0] else [])]
+        asked.append(Asked(item, text, shots, encoded, ids, digest(known)))
     return asked
+
+
+def _drawable(judged: Judged, task: Task, weighed: bool) -> None:
+    """Refuse ways of drawing that would be left unused."""
+    given: dict[str, float | None] = {"--samples": judged.samples if judged.samples > 1 else None}
+    given |= {"--temperature": judged.temperature, "--top-p": judged.top_p}
+    said = ", ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
+    if weighed and said:
+        raise DataError(f"{task.name}: {said}, but its options are weighed and nothing is drawn.")
+    if said and judged.draw(task)[0] == 0 and (judged.samples > 1 or judged.top_p is not None):
+        raise DataError(f"{task.name}: {said}, but at temperature 0 nothing is drawn. Add --temperature above 0.")
 
 
 def _fitted(judged: Judged, task: Task, item: Item, options: Sequence[str]) -> tuple[str, int, str | list[int], list[int]]:
@@ -165,36 +173,7 @@ def _fitted(judged: Judged, task: Task, item: Item, options: Sequence[str]) -> t
     )
 
 
-def _answers(judged: Judged, task: Task, asked: Sequence[Asked], path: Path, seed: int, advance: Advance) -> dict[str, Row]:
-    """Answer by key: those saved before, and the others asked now, each saved as it comes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = {row["key"]: row for row in read_rows(path)}
-    _mend(path)
-    waiting = [a for a in asked if a.key not in found]
-    advance(len(asked) - len(waiting))
-    with path.open("a", encoding="utf-8") as file:
-
-        def keep(i: int, answer: Row) -> None:
-            found[waiting[i].key] = {"key": waiting[i].key, **answer}
-            file.write(json.dumps(found[waiting[i].key], ensure_ascii=False) + "\n")
-            file.flush()
-            advance(1)
-
-        if waiting:
-            answer(judged, task, waiting, seed, keep)
-    return found
-
-
-def _mend(path: Path) -> None:
-    """Cut the line that a crash left unfinished, so that the next one starts clean."""
-    if path.exists():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            os.truncate(path, end)  # in place: no whole answer is written a second time
-
-
-def answer(judged: Judged, task: Task, asked: Sequence[Asked], seed: int, keep: Callable[[int, Row], None]) -> None:
+def answer(judged: Judged, task: Task, seed: int, asked: Sequence[Asked], keep: Keep) -> None:
     """Ask the model; `keep(i, answer)` is called with the answer to item i as soon as there is one."""
     from alignment.generate.engine import Settings
 
@@ -290,7 +269,7 @@ def _asking(judged: Judged, task: Task, asked: Sequence[Asked], seed: int) -> di
 def _submitted(task: Task, asked: Sequence[Asked], marks: Sequence[Sequence[Mark]], out: Path) -> dict[str, Any]:
     """Write the answers to unlabelled items as the benchmark's authors take them."""
     path = out / f"submission-{task.name}.json"
-    chosen = [samples.majority(item) for item in marks]
+    chosen = [samples.majority(item, task.same) for item in marks]
     letters = multiple_choice.submission([a.item for a in asked], chosen)
     run.write_text(path, json.dumps(letters, indent=1, ensure_ascii=False))
     unread = sum(mark.read is None for mark in chosen)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment import run
-from eval import harness, samples
+from eval import harness, journal, samples
 from eval.harness import Judged
 from eval.samples import Asked, Row
 from eval.task import Task
@@ -34,7 +34,7 @@ def verify(
     for task in tasks:
         if task.name in report["tasks"]:
             asked = chosen(harness.ask(judged, task, harness.spread(task.items(root), limit), seed))
-            saved = {row["key"]: row for row in harness.read_rows(out / "answers" / f"{task.name}.jsonl")}
+            saved = {row["key"]: row for row in journal.read_rows(out / "answers" / f"{task.name}.jsonl")}
             alone = [_alone(judged, task, a, seed) for a in asked]
             report["tasks"][task.name]["invariance"] = compared(task, asked, [saved[a.key] for a in asked], alone)
     run.write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
@@ -75,7 +75,7 @@ def line(name: str, found: dict[str, Any]) -> str:
 
 def _alone(judged: Judged, task: Task, asked: Asked, seed: int) -> Row:
     found: list[Row] = []
-    harness.answer(judged, task, [asked], seed, lambda _, answer: found.append(answer))
+    harness.answer(judged, task, seed, [asked], lambda _, answer: found.append(answer))
     return found[0]
 
 

@@ -6,8 +6,7 @@ right, `majority` what most of them read, and `samples` holds them all. Without 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,7 @@ def marked(task: Task, asked: Sequence[Asked], answers: Sequence[Row]) -> list[l
     return [[next(marks) for _ in several] for several in said]
 
 
-def row(asked: Asked, answer: Row, marks: Sequence[Mark]) -> Row:
+def row(task: Task, asked: Asked, answer: Row, marks: Sequence[Mark]) -> Row:
     """Put an item, its answers and their marks together."""
     item = asked.item
     said = [_answered(one, mark) for one, mark in zip(answer.get("samples", [answer]), marks, strict=True)]
@@ -51,19 +50,23 @@ def row(asked: Asked, answer: Row, marks: Sequence[Mark]) -> Row:
         "key": asked.key,
     }
     if len(said) > 1:
-        vote = majority(marks)
+        vote = majority(marks, task.same)
         right = sum(mark.correct for mark in marks) / len(marks)
         found |= {"correct": right, "majority": {"read": vote.read, "correct": vote.correct}, "samples": said}
     return found | {"correct": None, "why": "no label"} if item.problem.target == UNLABELLED else found
 
 
-def majority(marks: Sequence[Mark]) -> Mark:
-    """The commonest reading of an item's answers, the first of equals; what could not be read does not vote."""
-    votes = Counter(mark.read for mark in marks if mark.read is not None)
-    if not votes:
-        return Mark(None, False, "unread")
-    commonest = votes.most_common(1)[0][0]
-    return next(mark for mark in marks if mark.read == commonest)
+def majority(marks: Sequence[Mark], same: Callable[[str, str], bool]) -> Mark:
+    """The commonest reading of an item's answers, the first of equals; what could not be read does not vote.
+
+    Readings that differ in spelling only (`same`) vote together.
+    """
+    votes: dict[str, list[Mark]] = {}
+    for mark in marks:
+        if mark.read is not None:
+            spelt = mark.read if mark.read in votes else next((s for s in votes if same(s, mark.read)), mark.read)
+            votes.setdefault(spelt, []).append(mark)
+    return max(votes.values(), key=len)[0] if votes else Mark(None, False, "unread")
 
 
 def _answered(answer: Row, mark: Mark) -> Row:

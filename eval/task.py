@@ -82,6 +82,10 @@ class Task(ABC):
         """Read the answers and compare them with the targets. Pure, so that it can be repeated."""
         return verified(items, answers)
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two readings are one answer: then they vote together in maj@n."""
+        return one == other
+
 
 def group(row: Mapping[str, Any], otherwise: str) -> str:
     """Name the group of a row: the mini sets hold whole templates that were never trained."""

@@ -47,6 +47,8 @@ def main(
     texts = {path: _texts(path, limit) for path in files}
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)  # a text may be long: it is cut
     machine = hardware.prepare(on)
+    if machine.processes > 1:
+        raise DataError(f"--on {on}: starts {machine.processes} processes, text takes one. Use --on cpu, or a GPU's.")
     from alignment.generate import engine
 
     loaded = engine.load(model, machine)

@@ -1,9 +1,9 @@
 """A lean forward pass of the Llama class for sampling and scoring: the same numbers as transformers', with less work.
 
 Tokens of all rows lie one behind the other, so nothing is padded; queries, keys and values are one product, and so are
-gate and up; grouped heads are not expanded; keys and values of a shared prefix are kept once (`Prefix`) and, in
-decoding, read once for all rows: attention over the prefix and over a row's own tokens are computed apart and merged
-by their log-sum-exp.
+gate and up; grouped heads are not expanded; rotary positions are one complex product; keys and values of a shared prefix
+are kept once (`Prefix`) and, in decoding, read once for all rows: attention over the prefix and over a row's own tokens
+are computed apart and merged by their log-sum-exp.
 
 Axes: N tokens of all rows, B rows, Q tokens of a row in one step, T own positions, P positions of the prefix, H heads,
 K heads of keys and values, G = H / K, D head size, M hidden size.
@@ -72,11 +72,11 @@ class Llama:
         self.eps = config.rms_norm_eps
         self.embedding = weights["model.embed_tokens.weight"]
         self.device, self.dtype = self.embedding.device, self.embedding.dtype
-        self.layers = [_layer(weights, f"model.layers.{i}") for i in range(config.num_hidden_layers)]
+        self.layers = [_layer(weights, f"model.layers.{i}", self.size) for i in range(config.num_hidden_layers)]
         self.norm = weights["model.norm.weight"]
         self.head = Linear(self.embedding if config.tie_word_embeddings else weights["lm_head.weight"])
         self.vocab = self.embedding.shape[0]
-        self.cos_PD, self.sin_PD = _rotation(config, self.size, self.device, self.dtype)
+        self.turns_PC = _turns(config, self.size, self.device)
         self.pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS_ELSEWHERE)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -141,11 +141,11 @@ class Llama:
     def _run(self, ids_N: torch.Tensor, places_N: torch.Tensor, attend: Any) -> torch.Tensor:
         """Run the layers over flat tokens; `attend(layer, queries, keys, values)` says who sees whom."""
         x_NM = F.embedding(ids_N, self.embedding)
-        cos_N1D, sin_N1D = self.cos_PD[places_N][:, None], self.sin_PD[places_N][:, None]
+        turns_N1C = self.turns_PC[places_N][:, None]
         heads = self.kv * (self.group + 2)
         for index, layer in enumerate(self.layers):
             qkv_NHD = layer.qkv(self._normed(x_NM, layer.norm)).view(len(ids_N), heads, self.size)
-            qk_NHD = _rotated(qkv_NHD[:, : -self.kv], cos_N1D, sin_N1D)
+            qk_NHD = _rotated(qkv_NHD[:, : -self.kv], turns_N1C)
             q_NHD, k_NKD = qk_NHD[:, : -self.kv], qk_NHD[:, -self.kv :]
             x_NM = x_NM + layer.out(attend(index, q_NHD, k_NKD, qkv_NHD[:, -self.kv :]).flatten(1))
             gate, up = layer.gate_up(self._normed(x_NM, layer.norm_mlp)).chunk(2, -1)
@@ -200,17 +200,20 @@ class Slots(Rows):
             keys[row_B1, :, at_BQ] = k_NKD.view(rows, steps, model.kv, model.size)
             values[row_B1, :, at_BQ] = v_NKD.view(rows, steps, model.kv, model.size)
             q = (q_NHD.view(shape) * model.size**-0.5).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, K, G Q, D)
-            out, lse = _part(q, keys[:rows, :, :width], values[:rows, :, :width], mask_BQT)
-            if self.prefix is not None:
+            own = keys[:rows, :, :width], values[:rows, :, :width]
+            if self.prefix is None:
+                out = F.scaled_dot_product_attention(q, *own, attn_mask=mask_BQT, scale=1.0)
+            else:
+                out, lse = _part(q, *own, mask_BQT)
                 flat = q.transpose(0, 1).flatten(1, 2)  # (K, B G Q, D): one product for all rows
                 shared, shared_lse = _part(flat, *self.prefix.layers[index], None)
                 shared = shared.view(model.kv, rows, -1, model.size).transpose(0, 1)
                 shared_lse = shared_lse.view(model.kv, rows, -1, 1).transpose(0, 1)
                 out = torch.lerp(out, shared, torch.sigmoid(shared_lse - lse))
-            return out.view(rows, model.kv, model.group, steps, model.size).permute(0, 3, 1, 2, 4).flatten(0, 1)
+            return out.reshape(rows, model.kv, model.group, steps, model.size).permute(0, 3, 1, 2, 4).flatten(0, 1)
 
         # a guess may lie beyond the context; it is never kept
-        places_N = (self.past + at_BQ.flatten()).clamp_max(len(model.cos_PD) - 1)
+        places_N = (self.past + at_BQ.flatten()).clamp_max(len(model.turns_PC) - 1)
         return model._run(tokens_BQ.flatten(), places_N, attend).view(rows, steps, -1)
 
 
@@ -245,25 +248,33 @@ def _joined(before: Pair, new: Pair) -> Pair:
     return torch.cat([before[0], new[0]], 1), torch.cat([before[1], new[1]], 1)
 
 
-def _rotated(x_NHD: torch.Tensor, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor) -> torch.Tensor:
-    low, high = x_NHD.chunk(2, -1)
-    return x_NHD * cos_N1D + torch.cat((-high, low), -1) * sin_N1D
+def _rotated(x_NHD: torch.Tensor, turns_N1C: torch.Tensor) -> torch.Tensor:
+    """Turn pairs of neighbours, in float32 at least."""
+    pairs_NHC = torch.view_as_complex(x_NHD.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_NHC * turns_N1C).flatten(-2).type_as(x_NHD)
 
 
-def _rotation(config: Any, size: int, device: torch.device, dtype: torch.dtype) -> Pair:
-    """Cosines and sines of all positions (rotary embedding, Su et al. 2021), in float32 as transformers' are."""
+def _turns(config: Any, size: int, device: torch.device) -> torch.Tensor:
+    """Unit complex numbers of all positions, (P, C = D / 2) (rotary embedding, Su et al. 2021)."""
     theta = (getattr(config, "rope_parameters", None) or {}).get("rope_theta") or getattr(config, "rope_theta", 10_000.0)
-    inverse_D = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.int64).float() / size)
-    angle_PD = torch.arange(config.max_position_embeddings).float()[:, None] * inverse_D
-    angle_PD = torch.cat((angle_PD, angle_PD), -1)
-    return angle_PD.cos().to(device, dtype), angle_PD.sin().to(device, dtype)
+    inverse_C = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.int64).float() / size)
+    angle_PC = torch.arange(config.max_position_embeddings).float()[:, None] * inverse_C
+    return torch.polar(torch.ones_like(angle_PC), angle_PC).to(device)
 
 
-def _layer(weights: dict[str, torch.Tensor], name: str) -> Layer:
-    def fused(*names: str) -> Linear:
-        biases = [weights.get(f"{name}.{part}.bias") for part in names]
-        weight = torch.cat([weights[f"{name}.{part}.weight"] for part in names])
-        return Linear(weight, None if biases[0] is None else torch.cat([b for b in biases if b is not None]))
+def _paired(rows: torch.Tensor, size: int) -> torch.Tensor:
+    """Lay the two halves of each head's rows alternately: what is turned together becomes neighbours."""
+    return rows.unflatten(0, (-1, 2, size // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _layer(weights: dict[str, torch.Tensor], name: str, size: int) -> Layer:
+    def ready(part: str, found: torch.Tensor) -> torch.Tensor:
+        return _paired(found, size) if part in ("self_attn.q_proj", "self_attn.k_proj") else found
+
+    def fused(*parts: str) -> Linear:
+        weight = torch.cat([ready(part, weights[f"{name}.{part}.weight"]) for part in parts])
+        biases = [ready(part, weights[f"{name}.{part}.bias"]) for part in parts if f"{name}.{part}.bias" in weights]
+        return Linear(weight, torch.cat(biases) if biases else None)
 
     return Layer(
         norm=weights[f"{name}.input_layernorm.weight"],

@@ -5,18 +5,19 @@ Rows in use are always the first B: a finished row's place is taken by the last 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 
-class Rows:
-    """Lengths of the rows in use."""
+class Rows(ABC):
+    """Lengths of the rows in use; a cache says how what they hold moves."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
 
+    @abstractmethod
     def move(self, old: list[int], new: list[int], width: int) -> None:
         """Copy what rows hold, up to `width` positions, to other places."""
-        raise NotImplementedError
 
     def grow(self, counts: Sequence[int]) -> None:
         """Say how many tokens of the last step each row keeps; what lies beyond is overwritten later."""

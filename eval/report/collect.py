@@ -15,7 +15,7 @@ from typing import Any
 from alignment.corpus import decontaminate
 from alignment.corpus.documents import Document
 from alignment.run import Finished, Run, read, versions
-from eval import harness, statistics
+from eval import journal, statistics
 from eval.samples import Row
 
 FORMAT = "plumbline-report-1"
@@ -72,7 +72,7 @@ def exercises(curriculum: Path) -> dict[str, Any] | None:
     texts = [
         "\n".join([row.get("prompt", ""), *(turn["content"] for turn in row.get("messages", []))])
         for name in ("instructions.jsonl", "problems.jsonl")
-        for row in harness.read_rows(curriculum / name)
+        for row in journal.read_rows(curriculum / name)
         if row.get("split") != "heldout"
     ]
     if not texts:
@@ -83,7 +83,7 @@ def exercises(curriculum: Path) -> dict[str, Any] | None:
 
 def samples(run: Path, report: Mapping[str, Any]) -> dict[str, list[Row]]:
     """Read the marked answers of a model by task."""
-    return {task: harness.read_rows(run / "eval" / "samples" / f"{task}.jsonl") for task in report["tasks"]}
+    return {task: journal.read_rows(run / "eval" / "samples" / f"{task}.jsonl") for task in report["tasks"]}
 
 
 def differences(rows: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ def _run(finished: Finished) -> dict[str, Any]:
 
 
 def _curve(run: Path) -> dict[str, list[float]] | None:
-    rows = harness.read_rows(run / "metrics.jsonl")
+    rows = journal.read_rows(run / "metrics.jsonl")
     rows = [row for row in rows if isinstance(row.get("loss"), int | float)]
     if not rows:
         return None

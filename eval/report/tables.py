@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from eval.report import checks
 from eval.report.cells import Cell, Found, Section, Table, Value, duration, number, size, value
 
 
@@ -18,7 +19,7 @@ def sections(found: Found) -> list[Section]:
         "Base model": [bits(found)],
         "Data": [*((steps(ledger), composition(ledger)) if ledger else ()), mixture(found), outcomes(found), overlap(found)],
         "Tokenizer": [tokenizer(found)],
-        "How it was measured": [protocol(found)],
+        "How it was measured": [protocol(found), checks.contamination(found), checks.invariance(found)],
         "Runs": [runs(found)],
     }
     kept = [Section(title, [table for table in tables if table.rows]) for title, tables in plan.items()]

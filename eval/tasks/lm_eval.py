@@ -104,6 +104,10 @@ class ChainOfThought(Task):
             for item, text in zip(items, written(items, answers), strict=True)
         ]
 
+    def same(self, one: str, other: str) -> bool:
+        """Compare readings as they are compared with the target: `$18.` and `18` are one."""
+        return _bare(one) == _bare(other)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Continued(humaneval.Functions):

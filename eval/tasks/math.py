@@ -91,6 +91,10 @@ class Expressions(Task):
         found = zip(verified(items, answers), items, written(items, answers), strict=True)
         return [replace(mark, strict=_strict(text, item.problem.target)) for mark, item, text in found]
 
+    def same(self, one: str, other: str) -> bool:
+        """Compare readings as they are compared with the target: `\\frac12` and `1/2` are one."""
+        return expression.same(one, other)
+
 
 def _strict(text: str, target: str) -> Mark:
     read = expression.read(text)

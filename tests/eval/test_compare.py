@@ -8,7 +8,7 @@ import pytest
 from alignment import terminal
 from alignment.errors import DataError, RunError
 from eval import __main__ as command
-from eval import compare, harness, statistics, summary
+from eval import compare, harness, journal, statistics, summary
 from eval.report import comparison
 
 HOSTILE = "<script>alert(1)</script>"
@@ -28,9 +28,9 @@ def evaluated(tmp_path):
             groups: dict[str, list[float]] = {}
             for one in rows:
                 groups.setdefault(one["group"], []).append(float(one["correct"]))
-            about = {"name": task, "prompts": "p", "form": "chat", "engine": {"dtype": "float32"}, **facts}
+            about = {"name": task, "n": len(rows), "prompts": "p", "form": "chat", "engine": {"dtype": "float32"}, **facts}
             report["tasks"][task] = summary.averaged(groups, macro=len(groups) > 1) | about
-            harness.save(tmp_path / name / "samples" / f"{task}.jsonl", rows)
+            journal.save(tmp_path / name / "samples" / f"{task}.jsonl", rows)
         (tmp_path / name / "report.json").write_text(json.dumps(report))
         return compare.read(tmp_path / name)
 
@@ -113,6 +113,9 @@ def test_other_targets_items_or_tasks_are_refused(evaluated, tmp_path):
         compare.compare(a, evaluated("d", {"u": [row(1, True)]}))
     with pytest.raises(RunError, match=r"no report\.json"):
         compare.read(tmp_path / "nowhere")
+    journal.save(tmp_path / "a/samples/t.jsonl", [row(1, True), row(2, True)])
+    with pytest.raises(RunError, match=r"holds 2 items, report\.json 1: an evaluation was interrupted"):
+        compare.compare(a, a)
     (tmp_path / "a/samples/t.jsonl").unlink()
     with pytest.raises(RunError, match="missing, though"):
         compare.compare(a, a)

@@ -8,7 +8,7 @@ from alignment import manifest, run, terminal
 from alignment.corpus import decontaminate, index
 from alignment.corpus.index import Index, Matches, Span
 from eval import __main__ as command
-from eval import contamination, harness, items, statistics
+from eval import contamination, harness, items, journal, statistics
 from eval.tasks import TASKS, named
 
 NAMES = ("Ann", "Bert", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hal", "Ida", "Jon")
@@ -75,7 +75,7 @@ def test_items_in_the_training_text_are_marked_and_scored_apart(scripted, root, 
     assert words["difference"]["score"] == pytest.approx(0.25)
     assert 0 < words["difference"]["low"] < 0.25 <= words["difference"]["high"] < 0.5
     assert (characters["n"], characters["marked"]) == (8, 2)
-    rows = harness.read_rows(out / "contamination/mini-ceval.jsonl")
+    rows = journal.read_rows(out / "contamination/mini-ceval.jsonl")
     (span,) = rows[0]["spans"]
     assert span["kind"] == "character"
     assert span["text"] == chinese(0).rstrip("？")
@@ -107,7 +107,7 @@ def test_the_items_command_writes_questions_that_decontamination_can_read(root, 
     out = tmp_path / "against/items.jsonl"
     words = ["items", "--tasks", "mini-gsm8k,mini-ceval", "--data-root", str(root), "--out", str(out)]
     assert terminal.guarded(lambda: command.run_command(words), resumes=False) == 0
-    rows = harness.read_rows(out)
+    rows = journal.read_rows(out)
     assert len(rows) == 28
     assert rows[3] == items.rows(TASKS["mini-gsm8k"], root)[3]
     assert (rows[3]["task"], rows[3]["question"], rows[3]["target"]) == ("mini-gsm8k", question(3), "3")

@@ -7,13 +7,15 @@ import re
 import pytest
 
 from alignment import chat, manifest, recipe, run, terminal
+from alignment.corpus.index import Index
 from alignment.errors import DataError, RecipeError
 from alignment.hardware import Hardware
 from alignment.run import Finished
 from eval import __main__ as command
-from eval import evaluate, harness, tasks
+from eval import evaluate, harness, journal, tasks
 
 MACHINE = Hardware("cpu", "cpu", "float32", "tests", "sdpa", 4096, False, 1, 1)
+LONG = "Seven quiet farmers carried eleven heavy baskets over the mountain."
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -50,6 +52,7 @@ def chain(tmp_path):
     made = Chain(tmp_path / "runs/small")
     for live in made.add("curriculum", "curriculum"):
         asked = [{"question": f"What is {i}?", "answer": f"#### {i}", "unseen": i > 6} for i in range(9)]
+        asked[4]["question"] = f"{LONG} What is 4?"
         jsonl(live.path / "heldout/mini-gsm8k/train.jsonl", asked)
         jsonl(live.path / "heldout/mini-gsm8k/test.jsonl", asked)
         problem = {"kind": "number", "target": "3", "split": "heldout", "prompt": f"What is 3?{HOSTILE}"}
@@ -128,6 +131,43 @@ def test_only_what_the_recipe_names_is_in_the_experiments_table(chain, models): 
     evaluate.run(words(pairs=None), alone, MACHINE)
     report = json.loads((alone.path / "report.json").read_text())
     assert not any("preference" in model or "sampled" in model["tasks"] for model in report["models"])
+
+
+def test_checks_that_a_recipe_asks_for_are_on_the_page(chain, models):  # noqa: ARG001
+    for live in chain.add("corpus", "corpus"):
+        jsonl(live.path / "documents.jsonl", [{"text": f"Homework. {LONG} Good luck!"}])
+    live = chain.begin("evaluate", "evaluate", (*INPUTS, "corpus"))
+    (live.path / "index").mkdir()
+    (live.path / "index/word-00.part").write_text("of a run that was killed")
+    evaluate.run(words(contamination=["corpus"], invariance=True), live, MACHINE)
+    report = json.loads((live.path / "report.json").read_text())
+    for model in report["models"]:
+        found = model["tasks"]["mini-gsm8k"]
+        assert (found["contamination"]["n"], found["contamination"]["marked"]) == (9, 1)
+        assert found["invariance"] == {"asked_again": 8, "texts_differ": 0, "flips": []}
+    assert report["models"][1]["tasks"]["sampled"]["contamination"]["marked"] == 0
+    rows = journal.read_rows(chain.base / "dpo/eval/contamination/mini-gsm8k.jsonl")
+    assert [row["spans"][0]["text"] for row in rows if row["spans"]] == [LONG.lower().rstrip(".")]
+    text, page = (live.path / "report.md").read_text(), (live.path / "report.html").read_text()
+    assert "| dpo | mini-gsm8k | 9 | 1 | 8 | 100.0 (" in text
+    assert "| dpo | mini-gsm8k | 8 | none | 0 texts |" in text
+    assert page.count("<h3>Contamination</h3>") == page.count("<h3>The same answer alone</h3>") == 1
+    Index(live.path / "index")  # of use to `python -m eval --contamination` too
+    plain = chain.begin("evaluate", "plain", INPUTS)
+    evaluate.run(words(), plain, MACHINE)
+    assert "Contamination" not in (plain.path / "report.md").read_text()
+    assert not (plain.path / "index").exists()
+
+
+def test_checks_count_in_the_fingerprint_only_where_they_are_asked_for():
+    before = words().model_dump(mode="json")
+    assert before.keys() == {
+        "stage", "seed", "fits", "models", "tasks", "data", "pairs", "reference", "limit",
+    }, "finished runs were sealed with these words"  # fmt: skip
+    assert words(contamination=[], invariance=False).model_dump(mode="json") == before
+    for check in ({"contamination": ["corpus"]}, {"invariance": True}):
+        assert words(**check).model_dump(mode="json") == before | check
+    assert "corpus" in words(contamination=["corpus"]).runs() - words().runs()
 
 
 def test_a_run_of_ours_knows_its_held_out_sets(chain):

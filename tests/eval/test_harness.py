@@ -6,7 +6,7 @@ import os
 import pytest
 
 from alignment.errors import DataError, RunError
-from eval import harness, statistics, summary
+from eval import harness, journal, statistics, summary
 from eval.harness import Judged
 from eval.tasks import TASKS, named
 
@@ -53,7 +53,7 @@ def test_scores_count_right_wrong_and_unread_apart(scripted, root, tmp_path):
     assert found["interval"][0] < 0.8 < found["interval"][1]
     assert found["groups"]["unseen template"]["n"] == 25
     assert found["shots"] == {"least": 4, "most": 4}
-    rows = harness.read_rows(tmp_path / "out/samples/mini-gsm8k.jsonl")
+    rows = journal.read_rows(tmp_path / "out/samples/mini-gsm8k.jsonl")
     assert {"id", "prompt", "answer", "read", "target", "correct"} <= rows[0].keys()
     assert [row["read"] for row in rows[:4]] == ["1", "2", "3", None]
     assert not list((tmp_path / "out/samples").glob("*.part"))
@@ -78,7 +78,7 @@ def test_a_cut_inside_a_character_is_no_obstacle(scripted, root, tmp_path):
     path = tmp_path / "answers/mini-gsm8k.jsonl"
     path.write_bytes(path.read_bytes() + '{"key": "答'.encode()[:-1])
     assert harness.evaluate(judge(scripted(add, fail_after=0)), named(["mini-gsm8k"]), root, tmp_path) == whole
-    assert len(harness.read_rows(path)) == 100
+    assert len(journal.read_rows(path)) == 100
     assert path.read_bytes().endswith(b"}\n")
 
 
@@ -86,7 +86,7 @@ def test_a_cut_inside_a_character_is_no_obstacle(scripted, root, tmp_path):
 def test_a_damaged_row_is_named(tmp_path, damage):
     (tmp_path / "rows.jsonl").write_bytes(b'{"key": 0}\n' + damage + b'\n{"key": 2}\n')
     with pytest.raises(RunError, match=r"rows\.jsonl, row 2: unreadable"):
-        harness.read_rows(tmp_path / "rows.jsonl")
+        journal.read_rows(tmp_path / "rows.jsonl")
 
 
 def test_whole_answers_are_not_written_again(scripted, root, tmp_path):
@@ -137,7 +137,7 @@ def test_a_small_limit_forgets_no_answer(scripted, root, tmp_path):
     first = harness.evaluate(judge(scripted(add)), named(["mini-gsm8k"]), root, tmp_path)
     silent = scripted(add, fail_after=0)
     few = harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path, limit=5)
-    assert few["tasks"]["mini-gsm8k"]["n"] == len(harness.read_rows(tmp_path / "samples/mini-gsm8k.jsonl")) == 5
+    assert few["tasks"]["mini-gsm8k"]["n"] == len(journal.read_rows(tmp_path / "samples/mini-gsm8k.jsonl")) == 5
     assert harness.evaluate(judge(silent), named(["mini-gsm8k"]), root, tmp_path) == first
 
 
@@ -180,7 +180,7 @@ def test_tasks_asked_one_after_the_other_share_a_report(scripted, root, tmp_path
     assert list(report["tasks"]) == ["mini-gsm8k", "mini-ceval"]
     assert report["tasks"]["mini-ceval"]["score"] == 0.25
     assert report["tasks"]["mini-ceval"]["stop_rate"] is None
-    answer = harness.read_rows(tmp_path / "samples/mini-ceval.jsonl")[0]["answer"]
+    answer = journal.read_rows(tmp_path / "samples/mini-ceval.jsonl")[0]["answer"]
     assert answer == {"A": -5.0, "B": 0.0, "C": -5.0, "D": -5.0}
 
 

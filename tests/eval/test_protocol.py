@@ -11,7 +11,7 @@ import pytest
 from alignment import terminal
 from alignment.errors import DataError
 from eval import __main__ as command
-from eval import harness
+from eval import harness, journal
 from eval.harness import Judged
 from eval.tasks import TASKS, lm_eval, multiple_choice, named
 
@@ -127,7 +127,7 @@ def test_several_answers_give_pass_at_k_and_a_majority(scripted, root, tmp_path)
     assert found["strict"]["unread"] == 3
     assert found["interval"][0] < found["score"] < found["interval"][1]
     assert found["interval_kind"] == "bootstrap of items"
-    rows = harness.read_rows(tmp_path / "out/samples/mini-gsm8k.jsonl")
+    rows = journal.read_rows(tmp_path / "out/samples/mini-gsm8k.jsonl")
     assert [len(row["samples"]) for row in rows] == [3] * 12
     assert rows[0]["correct"] == pytest.approx(2 / 3)
     assert rows[0]["majority"] == {"read": "1", "correct": True}
@@ -198,7 +198,7 @@ def test_a_split_without_labels_becomes_a_submission_and_no_score(scripted, root
     letters = json.loads((tmp_path / "out" / sent["file"]).read_text(encoding="utf-8"))
     assert letters["law"] == {str(i): "C" for i in range(6)}
     assert list(letters) == ["law", "logic", "college_physics", "accountant"]
-    assert {row["correct"] for row in harness.read_rows(tmp_path / "out/samples/ceval-test.jsonl")} == {None}
+    assert {row["correct"] for row in journal.read_rows(tmp_path / "out/samples/ceval-test.jsonl")} == {None}
 
 
 def test_an_unread_answer_is_empty_in_the_submission(root):
