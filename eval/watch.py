@@ -142,11 +142,14 @@ def _weights(folder: Path) -> dict[str, Any]:
             names = [name for name in list(file.keys()) if "/" not in name]  # the others are moments
             return {name: file.get_tensor(name) for name in names}
     import torch
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    known = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(about.size) for name, about in known.items() if "/" not in name}
-    dcp.load(tensors, checkpoint_id=folder, no_dist=True)
+    known = FileSystemReader(folder).read_metadata().state_dict_metadata
+    sizes = {name: about.size for name, about in known.items() if isinstance(about, TensorStorageMetadata)}
+    tensors = {name: torch.empty(size) for name, size in sizes.items() if "/" not in name}
+    load(tensors, checkpoint_id=folder, no_dist=True)
     return tensors
 
 
