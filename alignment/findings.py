@@ -67,7 +67,8 @@ def rows(cells: Sequence[Cell]) -> list[Row]:
     """Sum up the cells, one row a combination, in the order in which they come."""
     groups: dict[tuple[Any, ...], dict[int, float]] = {}
     for cell in cells:
-        groups.setdefault(tuple(cell.values.values()), {})[cell.seed] = cell.score
+        values = tuple(tuple(value) if isinstance(value, list) else value for value in cell.values.values())
+        groups.setdefault(values, {})[cell.seed] = cell.score
     first = next(iter(groups))[0]
     found = []
     for values, scores in groups.items():

@@ -79,17 +79,17 @@ def follow(
     """
     if (stage := run.read_manifest(path)["stage"]) != "pretrain":
         raise DataError(f"{path}: a {stage} run has no checkpoints that can be scored. Leave --watch out.")
-    scores, passed = path / "eval" / SCORES, set[int]()
+    scores, passed, gone = path / "eval" / SCORES, set[int](), set[int]()
     while True:
         finished = run.read_manifest(path)["finished"]  # before the list: what appears in between is seen next time
         passed |= {json.loads(line)["step"] for line in _lines(scores)}
-        new = [step for step in _steps(path) if step not in passed]
+        new = [step for step in _steps(path) if step not in passed | gone]
         for step in new:
             try:
                 row = _checkpoint(path, step, wanted, root, machine, limit)
             except FileNotFoundError:  # the trainer keeps only the newest
                 terminal.console().print(f"step {step:,}: gone before it could be read", markup=False)
-                passed.add(step)
+                gone.add(step)
                 continue
             _append(scores, row)
             yield row

@@ -8,7 +8,7 @@ a bfloat16 copy of the weights (`models.masters`).
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,9 @@ class Learner:
         total = torch.zeros((), device=accelerator.device)
         masters = self.optimizer if isinstance(self.optimizer, MasterAdamW) else None
         for number, part in enumerate(np.split(mine, passes), start=1):
-            with nullcontext() if masters or number == passes else accelerator.no_sync(self.model):
+            # without sums between passes, sharded gradients would be whole on every GPU
+            summing = masters or accelerator.is_fsdp2 or number == passes
+            with nullcontext() if summing else accelerator.no_sync(self.model):
                 summed, nats = self._forward(part)
                 accelerator.backward(summed * (accelerator.num_processes / tokens))  # ranks are averaged: undo it
             if masters:
@@ -76,14 +78,28 @@ class Learner:
     def _forward(self, part: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed loss of a forward pass, with and without the z-term."""
         places = None if self.recipe.attend_across_documents else batches.positions(part[:, :-1], self.bos)
+        ids, targets = part[:, :-1], part[:, 1:]
+        if places is not None and "flash" in self.hardware.attention:  # its kernels see documents in a single row only
+            ids, targets, places = ids.reshape(1, -1), targets.reshape(1, -1), places.reshape(1, -1)
         device = self.accelerator.device
         summed, nats = self.model(
-            input_ids=torch.from_numpy(part[:, :-1]).to(device),
-            targets=torch.from_numpy(part[:, 1:]).to(device),
+            input_ids=torch.from_numpy(ids).to(device),
+            targets=torch.from_numpy(targets).to(device),
             position_ids=None if places is None else torch.from_numpy(places).to(device),
             z=self.recipe.optim.z_loss,
         )
         return summed, nats
+
+
+def keep_float32(accelerator: Accelerator) -> None:
+    """Where weights are sharded (FSDP2), add gradients up over the ranks, and give losses, in float32.
+
+    accelerate would do both in the dtype that computes.
+    """
+    if accelerator.is_fsdp2:
+        plugin = accelerator.state.fsdp_plugin
+        words = {"reduce_dtype": torch.float32, "output_dtype": torch.float32}
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, **words)
 
 
 def masters(model: nn.Module, optim: PretrainOptim, dtype: torch.dtype) -> MasterAdamW:

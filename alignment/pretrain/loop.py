@@ -35,6 +35,7 @@ from alignment.run import Run
 
 Numbers = dict[str, float | int | str]
 BASELINE_TOKENS = 8_000_000  # training text that the byte statistics are counted on, at most
+BASELINE_BYTES = 8_000_000  # held-out text that they are measured on, at most
 
 
 def train(recipe: Pretrain, here: Run, hardware: Hardware) -> Numbers:
@@ -72,6 +73,7 @@ def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Acceler
         optimizer: Any = learner.masters(bare, recipe.optim, getattr(torch, hardware.dtype))
         model = accelerator.prepare(bare)
     else:
+        learner.keep_float32(accelerator)
         model, optimizer = accelerator.prepare(bare, learner.adamw(bare, recipe.optim))
     here.say(
         f"{presets.parameters(shape):,} parameters, {len(seen.tokens):,} tokens of text, "
@@ -199,5 +201,5 @@ def _score(learns: Learner, seen: Shards, unseen: Shards, held: Unseen, tokenize
     numbers: Numbers = {**held.bits_per_byte(learns), "heldout_bytes": len(text)}
     if learns.accelerator.is_main_process:
         sample = seen.tokens[:BASELINE_TOKENS]
-        numbers |= baselines.bits_per_byte(baselines.text_bytes(sample, tokenizer), text)
+        numbers |= baselines.bits_per_byte(baselines.text_bytes(sample, tokenizer), text[:BASELINE_BYTES])
     return numbers

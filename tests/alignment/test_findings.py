@@ -70,3 +70,11 @@ def test_one_field_of_words_and_one_seed_can_be_drawn(tmp_path: Path) -> None:
     cells = [Cell({"data": name}, 0, score) for name, score in (("split", 0.5), ("merged", 0.25))]
     findings.write(tmp_path, "mini-sums", ["data"], cells)
     assert "| merged | 1 | 0.2500 | -0.2500 |" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_values_may_be_lists(tmp_path: Path) -> None:
+    turns = [[0.8, 0.9], [0.7, 0.85]]
+    cells = [Cell({"optim.turns": turn}, seed, seed + turn[0]) for turn in turns for seed in range(2)]
+    means = findings.write(tmp_path, "loss", ["optim.turns"], cells)
+    assert means == {"(0.8, 0.9)": pytest.approx(1.3), "(0.7, 0.85)": pytest.approx(1.2)}
+    assert "(0.7, 0.85)" in (tmp_path / "table.md").read_text()

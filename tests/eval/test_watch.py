@@ -119,3 +119,20 @@ def test_the_word_watch_leads_to_a_command_line_of_its_own() -> None:
     context = typer.main.get_command(app).make_context("x", list(rest))
     assert context.params["path"] == Path("runs/x")
     assert context.params["limit"] == 3
+
+
+def test_the_finished_model_is_scored_where_its_own_checkpoint_went_too_soon(
+    live: run.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(live, 8)
+    finish(live, 8)
+    read = watch._checkpoint
+
+    def late(path: Path, step: int, *words: Any) -> Any:
+        for file in (path / "checkpoints" / f"step-{step}").iterdir():
+            file.unlink()
+        (path / "checkpoints" / f"step-{step}").rmdir()
+        return read(path, step, *words)
+
+    monkeypatch.setattr(watch, "_checkpoint", late)
+    assert [row["step"] for row in follow(live, tmp_path)] == [8]
