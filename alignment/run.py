@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,6 +167,7 @@ def finish(run: Run, numbers: Mapping[str, Any]) -> Finished:
     }
     sealed["seal"] = _seal(sealed)
     write_text(run.path / MANIFEST, json.dumps(sealed, indent=1))
+    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # last: a run that dies before it is sealed needs them
     return Finished(run.path, sealed)
 
 

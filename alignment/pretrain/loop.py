@@ -7,7 +7,6 @@ what is kept of it `checkpoint`, what is said of it `watch`.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,6 @@ def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Acceler
     weights = accelerator.get_state_dict(model)  # gathers what is sharded, so every rank calls it
     if accelerator.is_main_process:
         build.save(accelerator.unwrap_model(model), folder / "tokenizer", here.path / "model", weights)
-        shutil.rmtree(here.path / "checkpoints", ignore_errors=True)
     accelerator.wait_for_everyone()
     return {"parameters": presets.parameters(shape), **numbers}
 
@@ -167,7 +165,7 @@ def _updates(
         **{f"epochs.{name}" if name else "epochs": passes for name, passes in epochs.items()},
         "skipped": learns.guard.skipped,
         "loss": made,
-        "tokens_per_second": (updates - start) * tokens / seconds,
+        **({"tokens_per_second": (updates - start) * tokens / seconds} if updates > start else {}),
     }
 
 

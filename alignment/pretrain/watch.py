@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -52,6 +53,14 @@ class Unseen:
         return heldout.bits_per_byte(nats, self.bytes, self.domains)
 
 
+def bytes_per_token(seen: Shards, mixture: Mapping[str, float] | None) -> float:
+    """The text behind a token of training: of all shards, or as the domains are weighted."""
+    tokens_D = np.bincount(seen.domain, np.diff(seen.offsets), len(seen.domains))
+    bytes_D = np.bincount(seen.domain, seen.bytes, len(seen.domains))
+    weights_D = tokens_D if mixture is None else np.array([mixture.get(name, 0.0) for name in seen.domains])
+    return float(weights_D @ (bytes_D / np.maximum(tokens_D, 1)) / weights_D.sum())
+
+
 class Watch:
     """Writes metrics.jsonl and samples.jsonl, and forwards the numbers to the tracker."""
 
@@ -59,7 +68,7 @@ class Watch:
         self.learner, self.here = learner, here
         recipe, accelerator = learner.recipe, learner.accelerator
         self.tokens = recipe.batch_size * recipe.sequence_length
-        self.bits_per_nat = len(seen.tokens) / float(seen.bytes.sum()) / math.log(2)
+        self.bits_per_nat = 1 / bytes_per_token(seen, recipe.mixture) / math.log(2)
         self.operations = presets.flops_per_token(shape, recipe.sequence_length) + 6 * shape.vocab * shape.width
         self.peak = meter.matmul_peak(learner.hardware, accelerator.device) * accelerator.num_processes
         self.logged, self.began = start, time.perf_counter()

@@ -12,7 +12,7 @@ from alignment.corpus import shards
 from alignment.corpus.documents import Document
 from alignment.corpus.shards import Shards
 from alignment.errors import DataError, RecipeError
-from alignment.pretrain import domains
+from alignment.pretrain import domains, watch
 from alignment.pretrain.batches import Batches
 from alignment.pretrain.domains import BLOCK, Domain, Mixture
 
@@ -108,3 +108,15 @@ def test_more_epochs_than_allowed_are_refused() -> None:
     domains.check_epochs({"": 100.0}, None)
     with pytest.raises(DataError, match=r"domain math would be read 4.10 times, max_epochs is 4"):
         domains.check_epochs({"math": 4.1, "prose": 1.0}, 4.0)
+
+
+def test_a_token_stands_for_the_bytes_of_the_domains_as_they_are_weighted(written: Shards) -> None:
+    assert watch.bytes_per_token(written, None) == pytest.approx(written.bytes.sum() / len(written.tokens))
+    alone = {
+        name: written.bytes[written.domain == number].sum() / len(Domain.of(written, number))
+        for number, name in enumerate(written.domains)
+    }
+    for name, rate in alone.items():
+        assert watch.bytes_per_token(written, {name: 2.0}) == pytest.approx(rate)
+    mixed = watch.bytes_per_token(written, {"math": 3.0, "prose": 1.0})
+    assert mixed == pytest.approx(0.75 * alone["math"] + 0.25 * alone["prose"])
