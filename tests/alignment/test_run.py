@@ -158,3 +158,15 @@ def test_progress_without_a_terminal_says_done_total_rate_and_time_left(
     with begin(tmp_path / "corpus").progress("rows", 4000) as bar:
         bar.advance(1000, loss=2.5)
     assert re.search(r"rows: 1,000/4,000, \S+/s  loss 2\.5, .*\d s left", capsys.readouterr().out)
+
+
+def test_checkpoints_stay_until_the_run_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = begin(tmp_path / "corpus")
+    (here.path / "checkpoints" / "step-1").mkdir(parents=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(run, "_seal", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.finish(here, {})
+    assert (here.path / "checkpoints" / "step-1").is_dir()
+    run.finish(here, {})
+    assert not (here.path / "checkpoints").exists()
