@@ -20,6 +20,8 @@ from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
 from alignment.section import Filters as Filters
 from alignment.section import Guard as Guard
+from alignment.section import Judged as Judged
+from alignment.section import Measure as Measure
 from alignment.section import Model as Model
 from alignment.section import Near as Near
 from alignment.section import Optim as Optim
@@ -239,13 +241,6 @@ class DPO(Recipe):
         return [(self.optim.batch_size, self.max_length)]
 
 
-class Judged(Words):
-    """A model to evaluate: a base in few-shot completion form, or a chat model 0-shot."""
-
-    run: Name
-    form: Literal["completion", "chat"]
-
-
 class Evaluate(Recipe):
     """Models side by side on the same items, and the report."""
 
@@ -276,24 +271,6 @@ class Evaluate(Recipe):
 
 
 # -- what a choice does -----------------------------------------------------------------------------------------------
-
-
-class Measure(Words):
-    """What is read off a cell: one of its closing numbers, or its score on an evaluation task."""
-
-    metric: str | None = None
-    task: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The metric's or task's name."""
-        return self.metric or self.task or ""
-
-    @model_validator(mode="after")
-    def _one(self) -> Measure:
-        if bool(self.metric) == bool(self.task):
-            raise ValueError("give exactly one of metric and task")
-        return self
 
 
 class Experiment(Recipe):

@@ -157,3 +157,28 @@ class Adapter(Words):
     alpha: Positive = 32
     dropout: Share = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Judged(Words):
+    """A model to evaluate: a base in few-shot completion form, or a chat model 0-shot."""
+
+    run: Name
+    form: Literal["completion", "chat"]
+
+
+class Measure(Words):
+    """What is read off a cell: one of its closing numbers, or its score on an evaluation task."""
+
+    metric: str | None = None
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The metric's or task's name."""
+        return self.metric or self.task or ""
+
+    @model_validator(mode="after")
+    def _one(self) -> Measure:
+        if bool(self.metric) == bool(self.task):
+            raise ValueError("give exactly one of metric and task")
+        return self

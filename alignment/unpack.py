@@ -125,16 +125,17 @@ def unpack_deepseek_llm(gguf: Path, out: Path) -> Path:
     if out.exists():
         raise ModelError(f"{out}: exists. Choose another folder, or remove it yourself.")
     try:
-        fields = {name: field.contents() for name, field in GGUFReader(gguf).fields.items()}
+        found = GGUFReader(gguf).fields
+        kind = found["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in found else None
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(f"{gguf}: cannot be read as GGUF ({error}). Is the file whole?") from None
-    if (kind := fields.get("tokenizer.ggml.pre")) != "deepseek-llm":
+    if kind != "deepseek-llm":
         raise ModelError(f"{gguf}: its pre-tokenizer is {kind!r}. Name DeepSeek LLM's file, ggml-vocab-deepseek-llm.gguf.")
-    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    tokens, kinds, joined = (found[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
     added = list(zip(tokens, kinds, strict=True))[ADDED : ADDED + tokenizer.SPECIAL]
     if set(kinds[:ADDED]) != {NORMAL} or [token for token, kind in added if kind == CONTROL] != [chat.BOS, chat.EOS]:
         raise ModelError(f"{gguf}: its tokens are not DeepSeek LLM's: {ADDED:,}, then BOS, EOS and 13 characters.")
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    merges = [tuple(merge.split(" ")) for merge in joined]
     encoder = Encoder(models.BPE(vocab={token: i for i, token in enumerate(tokens[:ADDED])}, merges=merges))
     encoder.pre_tokenizer = tokenizer.pre_tokenizer()
     # Their symbols mean bytes that UTF-8 never uses: as published they come back as U+FFFD, here as the characters they are.

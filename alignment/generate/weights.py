@@ -62,7 +62,7 @@ def _open_llama(place: Path, device: str, dtype: torch.dtype) -> tuple[llama.Lla
         weights = {name: weight.to(dtype) for file in files for name, weight in load_file(file, device=device).items()}
         return llama.Llama(SimpleNamespace(**config), weights), PreTrainedTokenizerFast.from_pretrained(place)
     except (SafetensorError, KeyError):
-        return None  # the same
+        return None  # transformers says what is broken or missing
 
 
 def _open_any(

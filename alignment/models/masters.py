@@ -92,3 +92,8 @@ class MasterAdamW(torch.optim.AdamW):
         """Give the model its float32 weights."""
         for parameter, master in self._pairs:
             parameter.data = master.clone()
+
+
+def bare(optimizer: Any) -> Any:
+    """The optimizer itself: accelerate wraps it."""
+    return getattr(optimizer, "optimizer", optimizer)

@@ -18,7 +18,7 @@ from alignment.models import presets
 from alignment.models.presets import Shape
 
 Mode = Literal["float32", "bfloat16", "autocast"]  # the whole model in one type, or float32 weights under bf16 autocast
-ROWS = 256  # of the loss: tokens whose logits are held at once, at least (alignment.pretrain.loss)
+ROWS = 256  # of the loss: tokens whose logits are held at once, at least
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,17 @@ def saved(shape: Shape, mode: Mode) -> int:
     return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
 
 
+def loss_rows(tokens: int, width: int) -> int:
+    """Tokens of a block of the loss: half the width where that is more, so that its logits stay below the head's gradient.
+
+    Each block rewrites all of that gradient, so that few tokens a block would cost time.
+    """
+    return min(tokens, max(ROWS, width // 2))
+
+
 def _loss(shape: Shape, bytes_each: int, tokens: int) -> int:
     """A block's logits in float32 and, where that is narrower, twice in the type they are computed in; the gradient."""
-    rows = min(tokens, max(ROWS, shape.width // 2))
+    rows = loss_rows(tokens, shape.width)
     narrow = 0 if bytes_each == 4 else 2 * bytes_each
     return rows * shape.vocab * (4 + narrow) + shape.vocab * shape.width * (4 + bytes_each)
 

@@ -30,7 +30,7 @@ from alignment import hardware as machine
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.models.masters import MasterAdamW
+from alignment.models.masters import MasterAdamW, bare
 from alignment.recipe import DPO, SFT, Adapter, Optim
 from alignment.run import Run
 
@@ -77,11 +77,6 @@ class Collect(TrainerCallback):  # type: ignore[misc]
 
     def on_substep_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:  # noqa: ARG002
         bare(optimizer).collect()
-
-
-def bare(optimizer: Any) -> Any:
-    """The optimizer itself: accelerate wraps it."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: int, autocast: bool) -> dict[str, Any]:

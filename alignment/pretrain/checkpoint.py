@@ -1,4 +1,4 @@
-"""Where an interrupted run goes on: weights and optimizer moments as safetensors, the rest as JSON. No pickle.
+"""Where an interrupted run goes on: weights and optimizer moments as safetensors, the rest as JSON.
 
     checkpoints/step-N/
         tensors.safetensors   NAME (float32), NAME/exp_avg, NAME/exp_avg_sq, NAME/step; sharded: *.distcp and .metadata
@@ -6,7 +6,8 @@
 
 Nothing is random after the first weights and batches are a function of the step, so this is the whole state, and any
 number of processes can read what any other number wrote. `save` copies it and returns; a thread writes, hashes, and
-gives the folder its name last. Reading takes the newest folder that is whole.
+gives the folder its name last. Reading takes the newest folder that is whole. There is no pickle but torch's `.metadata` of
+a sharded checkpoint: go on with runs of your own only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignment.errors import RunError
-from alignment.models.masters import MasterAdamW
+from alignment.models.masters import MasterAdamW, bare
 from alignment.pretrain import sharded
 from alignment.run import sha256
 
@@ -151,7 +152,7 @@ class Checkpoints:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a checkpoint into model and optimizer, sharded or not; return its state.json."""
-    state = _bare(optimizer).state
+    state = bare(optimizer).state
     for tensor in _trained(model, optimizer).values():
         zeros = {key: torch.zeros_like(tensor) for key in ("exp_avg", "exp_avg_sq")}
         state[tensor] = {"step": torch.zeros((), device=tensor.device), **zeros}
@@ -206,15 +207,9 @@ def _trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
     """Weights and moments under one roof; no moments before the first update."""
     found = _trained(model, optimizer)
-    state = _bare(optimizer).state
+    state = bare(optimizer).state
     moments = {f"{name}/{key}": value for name, tensor in found.items() for key, value in state.get(tensor, {}).items()}
     return found | moments
-
-
-def _bare(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer itself: accelerate wraps it."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
 
 
 def _as(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from alignment.errors import ModelError
+from alignment.models.memory import loss_rows
 
 IGNORED = -100  # a target that is not scored
 RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
-ROWS = 256  # tokens of a block; half the width where that is more, so that its logits stay below the head's gradient
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -64,7 +64,7 @@ class Head:
         kind = hidden_ND.device.type
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
         self.weight = weight_VD.to(self.dtype)
-        self.rows = min(len(hidden_ND), max(ROWS, weight_VD.shape[1] // 2))  # each block rewrites all of its gradient
+        self.rows = loss_rows(len(hidden_ND), weight_VD.shape[1])
         self._narrow = hidden_ND.new_empty(self.rows, len(weight_VD), dtype=self.dtype)
         self._wide = self._narrow if self.dtype == torch.float32 else torch.empty_like(self._narrow, dtype=torch.float32)
 
