@@ -63,6 +63,14 @@ def save(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     run.write_text(path, "".join(map(_line, rows)))
 
 
+def append(path: Path, row: Mapping[str, object]) -> None:
+    """Add a row behind those that were written whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _mend(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(row))
+
+
 def answers(
     path: Path, asked: Sequence[Asked], ask: Callable[[list[Asked], Keep], None], ranks: Ranks, advance: Advance
 ) -> dict[str, Row]:

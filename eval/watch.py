@@ -7,7 +7,6 @@ Both lie outside the run's seal. Started again, it goes on where it stopped; it 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,13 +19,13 @@ import typer
 from alignment import hardware, recipe, run, terminal
 from alignment.errors import DataError, RunError
 from alignment.hardware import Hardware
-from eval import harness, tasks
+from eval import harness, journal, tasks
 from eval.harness import Judged
 from eval.task import Task
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 SCORES = "checkpoints.jsonl"
-TENSORS, STATE, SHARDED = "tensors.safetensors", "state.json", ".metadata"
+TENSORS, SHARDED = "tensors.safetensors", ".metadata"  # of a checkpoint: whole, or what torch calls its index
 
 
 @app.command()
@@ -82,7 +81,7 @@ def follow(
     scores, passed, gone = path / "eval" / SCORES, set[int](), set[int]()
     while True:
         finished = run.read_manifest(path)["finished"]  # before the list: what appears in between is seen next time
-        passed |= {json.loads(line)["step"] for line in _lines(scores)}
+        passed |= {row["step"] for row in journal.read_rows(scores)}
         new = [step for step in _steps(path) if step not in passed | gone]
         for step in new:
             try:
@@ -91,7 +90,7 @@ def follow(
                 terminal.console().print(f"step {step:,}: gone before it could be read", markup=False)
                 gone.add(step)
                 continue
-            _append(scores, row)
+            journal.append(scores, row)
             yield row
         if finished and not new:
             break
@@ -101,7 +100,7 @@ def follow(
     step = int(last.numbers["updates"])
     if step not in passed:
         row = _scored(Found(step, path / "model", f"{last.fingerprint}@{step}"), path, wanted, root, machine, limit)
-        _append(scores, row)
+        journal.append(scores, row)
         yield row
 
 
@@ -166,13 +165,3 @@ def _scored(
         "scores": {name: mark["score"] for name, mark in marks.items()},
         "intervals": {name: mark["interval"] for name, mark in marks.items()},
     }
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")

@@ -124,8 +124,8 @@ def test_the_word_watch_leads_to_a_command_line_of_its_own() -> None:
 def test_the_finished_model_is_scored_where_its_own_checkpoint_went_too_soon(
     live: run.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint(live, 8)
     finish(live, 8)
+    checkpoint(live, 8)  # still there, for the trainer lets its checkpoints go last
     read = watch._checkpoint
 
     def late(path: Path, step: int, *words: Any) -> Any:
@@ -136,3 +136,14 @@ def test_the_finished_model_is_scored_where_its_own_checkpoint_went_too_soon(
 
     monkeypatch.setattr(watch, "_checkpoint", late)
     assert [row["step"] for row in follow(live, tmp_path)] == [8]
+
+
+def test_a_line_of_scores_cut_off_by_a_crash_is_written_again(live: run.Run, tmp_path: Path) -> None:
+    finish(live, 4)
+    checkpoint(live, 2)
+    assert [row["step"] for row in follow(live, tmp_path)] == [2, 4]
+    scores = live.path / "eval" / watch.SCORES
+    whole = scores.read_text()
+    scores.write_text(whole[:-10])
+    assert [row["step"] for row in follow(live, tmp_path)] == [4]
+    assert scores.read_text() == whole
