@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from alignment.pretrain.loss import ROWS, LinearCrossEntropy
+from alignment.models.memory import ROWS
+from alignment.pretrain.loss import LinearCrossEntropy
 from alignment.run import versions
 
 TOKENS, WIDTH, VOCAB = 2048, 256, 102_400

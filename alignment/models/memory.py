@@ -18,7 +18,7 @@ from alignment.models import presets
 from alignment.models.presets import Shape
 
 Mode = Literal["float32", "bfloat16", "autocast"]  # the whole model in one type, or float32 weights under bf16 autocast
-ROWS = 256  # of the loss: tokens whose logits are held at once, at least
+ROWS = 512  # of the loss: tokens whose logits are held at once, at least
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool) -> M
     layers = shape.layers * saved(shape, mode) * tokens
     if profile.recompute:
         layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + saved(shape, mode) * tokens
-    return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, bytes_each, tokens))
+    return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, mode, tokens))
 
 
 def saved(shape: Shape, mode: Mode) -> int:
@@ -71,11 +71,11 @@ def loss_rows(tokens: int, width: int) -> int:
     return min(tokens, max(ROWS, width // 2))
 
 
-def _loss(shape: Shape, bytes_each: int, tokens: int) -> int:
-    """A block's logits in float32 and, where that is narrower, twice in the type they are computed in; the gradient."""
-    rows = loss_rows(tokens, shape.width)
-    narrow = 0 if bytes_each == 4 else 2 * bytes_each
-    return rows * shape.vocab * (4 + narrow) + shape.vocab * shape.width * (4 + bytes_each)
+def _loss(shape: Shape, mode: Mode, tokens: int) -> int:
+    """A block's logits, on a GPU in float32 as well, and the head's gradient, with a narrower copy if that is computed."""
+    narrow = 0 if mode == "float32" else 2
+    each = {"float32": 4, "bfloat16": 2, "autocast": 6}[mode]
+    return loss_rows(tokens, shape.width) * shape.vocab * each + shape.vocab * shape.width * (4 + narrow)
 
 
 def is_sharded(profile: str) -> bool:

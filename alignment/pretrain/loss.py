@@ -3,7 +3,7 @@
 Hidden states are multiplied with the vocabulary a block of rows at a time, and each block leaves its share of both
 gradients behind before the next one begins, as the report's in-place cross-entropy does (2.4). torch's
 `linear_cross_entropy` works alike, but gives a bfloat16 model its loss in bfloat16, up to 1 part in 256 off, and knows
-no z-loss (`benchmarks/loss_memory.py`). The axes: N tokens, C tokens of a block, D width, V vocabulary.
+no z-loss (`benchmarks/loss_memory.py`). The axes: N tokens, C tokens of a block, S of a slice of it, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from alignment.errors import ModelError
 from alignment.models.memory import loss_rows
 
 IGNORED = -100  # a target that is not scored
+CACHED = 1 << 18  # logits in float32 that a CPU works on at once: they stay in its cache
 RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
 
 
@@ -37,9 +38,8 @@ class LinearCrossEntropy(torch.autograd.Function):
         step_VD = torch.empty_like(head.weight) if head.dtype != torch.float32 else None
         sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
         for hidden_CD, targets_C, gradient_CD in head.blocks(hidden_ND, targets_N, ctx.hidden):
-            nats_C, log_sum_C = head.nats(hidden_CD, targets_C)
-            sums += torch.stack([nats_C.sum(), z * log_sum_C.square().sum()])
-            share_CV = head.gradient(targets_C, log_sum_C, z)
+            block, share_CV = head.learn(hidden_CD, targets_C, z)
+            sums += block
             gradient_CD.copy_(share_CV @ head.weight)
             if step_VD is None:
                 ctx.weight.addmm_(share_CV.T, hidden_CD)
@@ -65,40 +65,58 @@ class Head:
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
         self.weight = weight_VD.to(self.dtype)
         self.rows = loss_rows(len(hidden_ND), weight_VD.shape[1])
-        self._narrow = hidden_ND.new_empty(self.rows, len(weight_VD), dtype=self.dtype)
-        self._wide = self._narrow if self.dtype == torch.float32 else torch.empty_like(self._narrow, dtype=torch.float32)
+        self._logits = hidden_ND.new_empty(self.rows, len(weight_VD), dtype=self.dtype)
+        self._slice = max(1, CACHED // len(weight_VD)) if kind == "cpu" else self.rows
+        self._wide = (
+            None
+            if self.dtype == torch.float32
+            else self._logits.new_empty(min(self._slice, self.rows), len(weight_VD), dtype=torch.float32)
+        )
 
     def blocks(self, hidden_ND: torch.Tensor, *more: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         """Cut tensors along their tokens; hidden states come in the dtype that computes."""
         for hidden_CD, *rest in zip(hidden_ND.split(self.rows), *(part.split(self.rows) for part in more), strict=True):
             yield hidden_CD.to(self.dtype), *rest
 
-    def nats(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Negative log-likelihood and log-sum of the logits, float32; both zero where nothing is scored."""
-        narrow_CV, self._exp_CV = self._narrow[: len(hidden_CD)], self._wide[: len(hidden_CD)]
-        torch.mm(hidden_CD, self.weight.T, out=narrow_CV)
-        if self._wide is not self._narrow:
-            self._exp_CV.copy_(narrow_CV)
-        scored_C = targets_C != IGNORED
-        chosen_C = self._exp_CV.gather(1, targets_C.clamp(min=0).unsqueeze(1)).squeeze(1)
-        highest_C = self._exp_CV.amax(1)
-        self._sum_C = self._exp_CV.sub_(highest_C.unsqueeze(1)).exp_().sum(1)
-        log_sum_C = highest_C + self._sum_C.log()
-        return (log_sum_C - chosen_C) * scored_C, log_sum_C * scored_C
+    def nats(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of each target, float32; zero where it is not scored."""
+        return torch.cat([self._nats(wide, part)[0] for wide, _, part in self._slices(hidden_CD, targets_C)])
 
-    def gradient(self, targets_C: torch.Tensor, log_sum_C: torch.Tensor, z: float) -> torch.Tensor:
-        """The loss's gradient by the logits of the block that `nats` saw last, over its memory."""
-        scored_C = (targets_C != IGNORED).float()
-        self._exp_CV.mul_((scored_C * (1 + 2 * z * log_sum_C) / self._sum_C).unsqueeze(1))
-        self._exp_CV.scatter_add_(1, targets_C.clamp(min=0).unsqueeze(1), -scored_C.unsqueeze(1))
-        return self._exp_CV if self._wide is self._narrow else self._narrow[: len(scored_C)].copy_(self._exp_CV)
+    def learn(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The summed loss of a block without and with its z-term alone, and its gradient by the logits (C, V)."""
+        sums = torch.zeros(2, dtype=torch.float64, device=hidden_CD.device)
+        for wide_SV, narrow_SV, targets_S in self._slices(hidden_CD, targets_C):
+            nats_S, log_sum_S, sum_S = self._nats(wide_SV, targets_S)
+            sums += torch.stack([nats_S.sum(), z * log_sum_S.square().sum()])
+            scored_S = (targets_S != IGNORED).float()
+            wide_SV.mul_((scored_S * (1 + 2 * z * log_sum_S) / sum_S).unsqueeze(1))
+            wide_SV.scatter_add_(1, targets_S.clamp(min=0).unsqueeze(1), -scored_S.unsqueeze(1))
+            if wide_SV is not narrow_SV:
+                narrow_SV.copy_(wide_SV)
+        return sums, self._logits[: len(hidden_CD)]
+
+    def _slices(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Logits of a few tokens in float32, their place in the block, and their targets."""
+        logits_CV = torch.mm(hidden_CD, self.weight.T, out=self._logits[: len(hidden_CD)])
+        for narrow_SV, targets_S in zip(logits_CV.split(self._slice), targets_C.split(self._slice), strict=True):
+            yield narrow_SV if self._wide is None else self._wide[: len(narrow_SV)].copy_(narrow_SV), narrow_SV, targets_S
+
+    @staticmethod
+    def _nats(wide_SV: torch.Tensor, targets_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Negative log-likelihood and log-sum of the logits, 0 where not scored, and sums; leaves exp(logit - highest)."""
+        scored_S = targets_S != IGNORED
+        chosen_S = wide_SV.gather(1, targets_S.clamp(min=0).unsqueeze(1)).squeeze(1)
+        highest_S = wide_SV.amax(1)
+        sum_S = wide_SV.sub_(highest_S.unsqueeze(1)).exp_().sum(1)
+        log_sum_S = highest_S + sum_S.log()
+        return (log_sum_S - chosen_S) * scored_S, log_sum_S * scored_S, sum_S
 
 
 @torch.no_grad()
 def per_token(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each target (N), float32; zero where it is not scored."""
     head = Head(weight_VD, hidden_ND)
-    return torch.cat([head.nats(*block)[0] for block in head.blocks(hidden_ND, targets_N)])
+    return torch.cat([head.nats(*block) for block in head.blocks(hidden_ND, targets_N)])
 
 
 def attach(model: PreTrainedModel) -> None:
