@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 FORMAT = "plumbline-run-1"
-FREE = ("fits", "budget_cpu_hours")  # fields of a recipe that change nothing that is learnt or measured
+FREE = ("fits", "budget_cpu_hours", "keep_turn")  # fields of a recipe that change nothing that is learnt or measured
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 Card = Mapping[str, Any]  # of a data card: revision, rows, digest

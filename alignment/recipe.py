@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -34,9 +34,15 @@ from alignment.section import Start as Start
 class Recipe(Words):
     """What every stage has. `fits` names the hardware profiles it was written for; it is not part of what is learnt."""
 
+    LATER: ClassVar[tuple[str, ...]] = ()  # words that came later: unset, they leave a fingerprint as it was
+
     stage: str
     seed: int = 0
     fits: Annotated[tuple[Name, ...], Field(min_length=1)] = ("cpu",)
+
+    @model_serializer(mode="wrap")
+    def _asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value or name not in self.LATER}
 
     def runs(self) -> set[str]:
         """Name the neighbouring runs that this recipe reads."""
@@ -136,10 +142,13 @@ class Shards(Recipe):
 
 
 class Pretrain(Recipe):
-    """A base model from scratch."""
+    """A base model from scratch, or from the first phase of a shorter run of the same recipe."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("after",)
 
     stage: Literal["pretrain"]
     data: Name
+    after: Name | None = None  # a shorter run with `keep_turn`: what it learnt before its first turn is not learnt again
     model: Model
     optim: PretrainOptim
     tokens: Positive
@@ -153,6 +162,7 @@ class Pretrain(Recipe):
     log_every: Positive = 10
     checkpoint_every: Positive = 200
     checkpoint_minutes: Rate | None = None  # also whenever so much time has passed
+    keep_turn: bool = False  # keep the state before the first turn of the learning rate, for a longer run to go on from
     validate_every: Positive | None = None
     prompts: tuple[str, ...] = ()  # continued at every validation, into samples.jsonl
     tracker: Literal["tensorboard", "trackio", "wandb"] | None = None  # beside metrics.jsonl
@@ -163,11 +173,17 @@ class Pretrain(Recipe):
             raise ValueError("prompts are continued at validations: give validate_every too")
         return self
 
+    @model_validator(mode="after")
+    def _has_a_turn(self) -> Pretrain:
+        if self.keep_turn and self.optim.schedule == "cosine":
+            raise ValueError("keep_turn: a cosine falls from the first update on, so no longer run could go on from it")
+        return self
+
     def batches(self) -> list[tuple[int, int]]:
         return [(self.batch_size, self.sequence_length)]
 
     def _direct_runs(self) -> set[str]:
-        return {self.data}
+        return {self.data, self.after} if self.after else {self.data}
 
 
 # -- from a base model to an aligned one ------------------------------------------------------------------------------
@@ -244,6 +260,8 @@ class DPO(Recipe):
 class Evaluate(Recipe):
     """Models side by side on the same items, and the report."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("contamination", "invariance")
+
     stage: Literal["evaluate"]
     models: Annotated[tuple[Judged, ...], Field(min_length=1)]
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -253,11 +271,6 @@ class Evaluate(Recipe):
     limit: Positive | None = None
     contamination: tuple[Name, ...] = ()  # runs whose training text the items are looked up in
     invariance: bool = False  # ask some items again, each alone
-
-    @model_serializer(mode="wrap")
-    def _asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the checks that are not asked for: a run from before there were any keeps its fingerprint."""
-        return {name: value for name, value in write(self).items() if value or name not in ("contamination", "invariance")}
 
     @model_validator(mode="after")
     def _scored(self) -> Evaluate:

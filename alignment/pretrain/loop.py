@@ -23,7 +23,7 @@ from alignment.hardware import Hardware
 from alignment.models import build, presets
 from alignment.models.masters import MasterAdamW
 from alignment.models.presets import Shape
-from alignment.pretrain import baselines, checkpoint, domains, learner, loss, schedule, watch
+from alignment.pretrain import baselines, branch, checkpoint, domains, learner, loss, schedule, watch
 from alignment.pretrain.batches import Batches
 from alignment.pretrain.checkpoint import Checkpoints
 from alignment.pretrain.guard import Guard
@@ -130,7 +130,8 @@ def _updates(
     recipe = learns.recipe
     updates = _count(recipe)
     saved = Checkpoints(here.path / "checkpoints", here.manifest.get("fingerprint"), main=here.main)
-    start, made = _resume(learns, here, saved)
+    turn = branch.kept(here)
+    start, made = _resume(learns, here, saved, updates)
     if here.main and updates > recipe.checkpoint_every:
         saved.check_space(presets.parameters(shape))
     here.rewind(start)
@@ -152,8 +153,12 @@ def _updates(
                 bar.advance(loss=update.loss)
                 if recipe.validate_every and done % recipe.validate_every == 0:
                     seeing.validate(done, unseen, tokenizer)
+                state = {"guard": learns.guard.state(), "loss": made}
+                if recipe.keep_turn and done == schedule.first_turn(updates, recipe.optim):
+                    turn.save(done, learns.model, learns.optimizer, state)
+                    turn.wait()  # a checkpoint from here on means that the turn is kept
                 if done % recipe.checkpoint_every == 0 or _due(learns, saved):
-                    saved.save(done, learns.model, learns.optimizer, {"guard": learns.guard.state(), "loss": made})
+                    saved.save(done, learns.model, learns.optimizer, state)
     finally:
         saved.wait()  # also where the run is interrupted: what was begun is finished
     seconds = time.perf_counter() - first
@@ -169,9 +174,17 @@ def _updates(
     }
 
 
-def _resume(learns: Learner, here: Run, saved: Checkpoints) -> tuple[int, float]:
-    """Take the newest whole checkpoint; return its step (0 where there is none) and loss. The main process chooses."""
-    found = [saved.newest(here.say) if here.main and here.resumed else None]
+def _resume(learns: Learner, here: Run, saved: Checkpoints, updates: int) -> tuple[int, float]:
+    """Take the newest whole checkpoint, of this run or of the one it goes on from; return its step (or 0) and loss.
+
+    The main process chooses.
+    """
+    first = branch.found(learns.recipe, here, updates) if learns.recipe.after else None
+    found = [None]
+    if here.main:
+        found = [saved.newest(here.say) if here.resumed else None]
+        if first and found[0] is None:
+            found = [first.newest(here.say)]
     broadcast_object_list(found)
     if found[0] is None:
         return 0, math.nan

@@ -20,6 +20,13 @@ def share(step: int, updates: int, optim: PretrainOptim) -> float:
     return wsd(step, updates, optim.warmup_steps, optim.floor, optim.decay)
 
 
+def first_turn(updates: int, optim: PretrainOptim) -> int:
+    """Updates before the rate first falls."""
+    if optim.schedule == "cosine":
+        return min(optim.warmup_steps, updates)
+    return math.ceil((optim.turns[0] if optim.schedule == "multi-step" else 1 - optim.decay) * updates)
+
+
 def multi_step(
     step: int,
     updates: int,
