@@ -1,10 +1,11 @@
 """How many tokens does a CPU second train, beside transformers' Trainer and a plain loop?
 
-Run from the project's root: `python benchmarks/pretrain.py [--vocab 8192 32000] [--updates N] [--rounds N]`. All train the
-same Llama (width 256, 8 layers) from the same weights on the same batches: bfloat16 compute, float32 weights and
-moments, AdamW, clipping at 1. Each way runs in a process of its own with one thread, in turn; an update of warm-up is
-not counted. Printed are tokens per CPU second (median over rounds), their ratio to ours, the share of what a plain
-bfloat16 product of matrices reaches here, and what reading the data costs.
+Run from the project's root: `python benchmarks/pretrain.py [--vocab 8192 32000] [--updates N] [--rounds N]
+[--litgpt PYTHON]`. All train the same Llama (width 256, 8 layers) on the same batches: bfloat16 compute, float32 weights
+and moments, AdamW, clipping at 1. Each way runs in a process of its own with one thread, in turn; an update of warm-up
+is not counted. Printed are tokens per CPU second (median over rounds), their ratio to ours, the share of what a plain
+bfloat16 product of matrices reaches here, what reading the data costs, and by how much two processes on two cores are
+quicker than one, in wall time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -80,11 +82,13 @@ def ours(vocab: int, updates: int) -> Clock:
     loss.attach(model)
     optimizer = learner.masters(model, RECIPE.optim, torch.bfloat16)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-    learns = Learner(RECIPE, HARDWARE, accelerator, accelerator.prepare(model), optimizer, 0, Guard(RECIPE.guard))
-    batches, clock = source(vocab), [time.process_time()]
+    hardware = replace(HARDWARE, processes=accelerator.num_processes)
+    learns = Learner(RECIPE, hardware, accelerator, accelerator.prepare(model), optimizer, 0, Guard(RECIPE.guard))
+    now = time.process_time if accelerator.num_processes == 1 else time.perf_counter
+    batches, clock = source(vocab), [now()]
     for step in range(updates):
         learns.update(batches.batch(step), 1e-3, f"update {step + 1}")
-        clock.append(time.process_time())
+        clock.append(now())
     return clock
 
 
@@ -157,6 +161,17 @@ WAYS: dict[str, Callable[[int, int], Clock]] = {
 }
 
 
+def litgpt(python: str, vocab: int, updates: int) -> list[float]:
+    """CPU seconds of each update of litgpt, whose first is spent on compiling."""
+    batches = source(vocab)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/batches.npy", np.stack([batches.batch(step) for step in range(updates + 1)]))
+        script = str(Path(__file__).with_name("litgpt_pretrain.py"))
+        command = [python, script, f"{folder}/batches.npy", str(vocab), str(shape(vocab).ffn)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(seconds) for seconds in np.diff(json.loads(done.stdout.strip().splitlines()[-1]))[1:]]
+
+
 def matmul_peak() -> float:
     """Operations per CPU second of a plain bfloat16 product."""
     square = torch.ones(1024, 1024, dtype=torch.bfloat16)
@@ -178,18 +193,39 @@ def reading(vocab: int) -> float:
     return (time.process_time() - began) / 50
 
 
-def main(vocabularies: list[int], updates: int, rounds: int) -> None:
+def asked(way: str, vocab: int, updates: int, ranks: int = 1) -> list[float]:
+    """Seconds of each update but the first, from processes of their own: CPU time of one, or wall time of several."""
+    command = [sys.executable, __file__, "--way", way, "--vocab", str(vocab), "--updates", str(updates)]
+    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"} if ranks > 1 else {}
+    started = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | group | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if group else {}),
+        )
+        for rank in range(ranks)
+    ]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"{' '.join(command)} failed; run it alone to see why.")
+    return [float(seconds) for seconds in np.diff(json.loads(said[0].strip().splitlines()[-1]))[1:]]
+
+
+def main(vocabularies: list[int], updates: int, rounds: int, peer: str | None) -> None:
     """Measure every way in turn, `rounds` times."""
     torch.set_num_threads(1)
     say, peak = Console(soft_wrap=True).print, matmul_peak()
     for vocab in vocabularies:
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        found: dict[str, list[float]] = {way: [] for way in (*WAYS, *(["litgpt, compiled"] if peer else []))}
+        pairs: list[float] = []  # CPU seconds of one process, which has a core for itself, to wall seconds of two
         for _ in range(rounds):
             for way in WAYS:
-                command = [sys.executable, __file__, "--way", way, "--vocab", str(vocab), "--updates", str(updates)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                clock = json.loads(done.stdout.strip().splitlines()[-1])
-                found[way] += [SEQUENCES * LENGTH / seconds for seconds in np.diff(clock)[1:]]
+                found[way] += [SEQUENCES * LENGTH / seconds for seconds in asked(way, vocab, updates)]
+            if peer:
+                found["litgpt, compiled"] += [SEQUENCES * LENGTH / seconds for seconds in litgpt(peer, vocab, updates)]
+            pairs.append(sum(asked("ours", vocab, updates)) / sum(asked("ours", vocab, updates, ranks=2)))
         flops = presets.flops_per_token(shape(vocab), LENGTH) + 6 * vocab * shape(vocab).width
         mine = float(np.median(found["ours"]))
         say(f"V = {vocab:,}: {presets.parameters(shape(vocab)):,} parameters, n = {len(found['ours'])} updates each")
@@ -201,6 +237,9 @@ def main(vocabularies: list[int], updates: int, rounds: int) -> None:
             )
         share = reading(vocab) / (SEQUENCES * LENGTH / mine)
         say(f"  reading a batch: {share:.2%} of our update")
+        say(
+            f"  two processes: {np.median(pairs):.2f} times as fast ({min(pairs):.2f} to {max(pairs):.2f}, n = {len(pairs)})"
+        )
     say(f"matmul peak {peak / 1e9:.0f} GFLOP/s a core; " + ", ".join(f"{name} {v}" for name, v in versions().items()))
 
 
@@ -209,10 +248,11 @@ if __name__ == "__main__":
     parser.add_argument("--vocab", type=int, nargs="+", default=[8192, 32_000])
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--litgpt", metavar="PYTHON", help="of an environment that holds litgpt")
     parser.add_argument("--way", choices=WAYS)
     given = parser.parse_args()
     if given.way:
         torch.set_num_threads(1)
         sys.stdout.write("\n" + json.dumps(WAYS[given.way](given.vocab[0], given.updates)) + "\n")
     else:
-        main(given.vocab, given.updates, given.rounds)
+        main(given.vocab, given.updates, given.rounds, given.litgpt)
