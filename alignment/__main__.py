@@ -151,10 +151,11 @@ def unpack_deepseek_llm(
 def _check_tasks(planned: Iterable[Planned]) -> None:
     """Refuse unknown evaluation tasks before the first stage runs; the stages may not import eval, this module may."""
     for item in planned:
-        if isinstance(item.recipe, recipe.Evaluate):
+        if isinstance(item.recipe, recipe.Evaluate | recipe.Reproduce):
             from eval import tasks
 
-            for task in tasks.named(list(item.recipe.tasks)):
+            asked = item.recipe.tasks if isinstance(item.recipe, recipe.Evaluate) else item.recipe.published
+            for task in tasks.named(list(asked)):
                 if task.name == "ceval-test":
                     raise RecipeError(f"{item.file}: tasks: ceval-test has no labels, so no score. Use `python -m eval`.")
 
@@ -182,6 +183,7 @@ STAGES = {
     "preferences": _stage("alignment.posttrain.preferences", "collect"),
     "dpo": _stage("alignment.posttrain.dpo", "train"),
     "evaluate": _stage("eval.evaluate", "run"),
+    "reproduce": _stage("eval.reproduce", "run"),
     "experiment": _stage("alignment.cells", "measure"),
 }
 

@@ -169,6 +169,7 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
             main=machine.main,
             resume=resume,
             recipe_text=item.file.read_text(encoding="utf-8"),
+            data_root=data_root,
         )
         numbers = stage(item.recipe, live, machine)
         live.manifest["cards"].update((name, card.about()) for name, card in cards.items())  # with the rows it gave

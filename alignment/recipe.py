@@ -283,6 +283,16 @@ class Evaluate(Recipe):
         return {name for name in (self.data, self.pairs, self.reference, *self.contamination) if name}
 
 
+class Reproduce(Recipe):
+    """A released model on benchmarks, beside the scores that were published."""
+
+    stage: Literal["reproduce"]
+    start: Start
+    form: Literal["completion", "chat"]
+    published: Annotated[dict[str, Annotated[float, Field(ge=0, le=100)]], Field(min_length=1)]  # per cent, by task
+    limit: Positive | None = None  # items a task, at even distances
+
+
 # -- what a choice does -----------------------------------------------------------------------------------------------
 
 
@@ -316,6 +326,7 @@ STAGES: dict[str, type[Recipe]] = {
     "preferences": Preferences,
     "dpo": DPO,
     "evaluate": Evaluate,
+    "reproduce": Reproduce,
     "experiment": Experiment,
 }
 TRAINING = ("pretrain", "sft", "dpo")

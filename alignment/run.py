@@ -64,6 +64,7 @@ class Run:
     main: bool
     resumed: bool
     manifest: dict[str, Any]
+    data_root: Path | None = None  # where local copies of data sets lie
     started: float = field(default_factory=time.monotonic)
 
     def log(self, **row: Any) -> None:
@@ -110,6 +111,7 @@ def begin(
     main: bool,
     resume: bool,
     recipe_text: str,
+    data_root: Path | None = None,
 ) -> Run:
     """Open a run directory for a stage.
 
@@ -124,7 +126,7 @@ def begin(
         write_text(path / "recipe.yaml", recipe_text)
         if not resumed:
             (path / "metrics.jsonl").unlink(missing_ok=True)  # of a recipe that was corrected
-    return Run(path, inputs, cards, main, resumed, plan)
+    return Run(path, inputs, cards, main, resumed, plan, data_root)
 
 
 def _may_begin(path: Path, plan: Mapping[str, Any], resume: bool) -> bool:
