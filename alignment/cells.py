@@ -137,9 +137,10 @@ class Workers:
                         del running[name]
                         bar.advance(cpu_hours=self.spent / 3600)
             finally:
-                for process in running.values():
-                    process.terminate()
-                    process.wait()
+                for name, process in running.items():
+                    if process.returncode is None:
+                        process.terminate()
+                        self._reaped(name, process, 0)
                 signal.signal(signal.SIGTERM, before)
         if waiting:
             raise RunError(
@@ -152,8 +153,9 @@ class Workers:
         with (self.here.path / "recipes" / f"{job.name}.out").open("ab") as out:
             return subprocess.Popen([sys.executable, *job.words], stdout=out, stderr=out, env=self.environment)
 
-    def _ended(self, name: str, process: subprocess.Popen[bytes]) -> bool:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    def _reaped(self, name: str, process: subprocess.Popen[bytes], flags: int) -> bool:
+        """Whether a process is over; books what it cost, also where it was interrupted."""
+        pid, status, usage = os.wait4(process.pid, flags)
         if not pid:
             return False
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -161,6 +163,11 @@ class Workers:
         self.spent += seconds
         with (self.here.path / COSTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": name, "cpu_seconds": round(seconds, 2)}) + "\n")
+        return True
+
+    def _ended(self, name: str, process: subprocess.Popen[bytes]) -> bool:
+        if not self._reaped(name, process, os.WNOHANG):
+            return False
         if process.returncode:
             said = (self.here.path / "recipes" / f"{name}.out").read_text(encoding="utf-8", errors="replace")
             raise RunError(f"{self.here.path / name}: stopped with code {process.returncode}: {said.strip()[-600:]}")

@@ -134,6 +134,8 @@ def test_a_run_that_fails_is_named_with_what_it_said_and_the_others_are_ended(he
     )
     with pytest.raises(RunError, match=r"bad: stopped with code 1: ouch"):
         Workers(here, 1.0, CPU).all([python("slow", slow), python("bad", fails)])
+    booked = [json.loads(line)["run"] for line in (here.path / cells.COSTS).read_text().splitlines()]
+    assert sorted(booked) == ["bad", "slow"]  # what an interrupted run cost counts too
 
 
 def test_the_budget_is_no_part_of_the_fingerprint_but_the_varied_recipe_is(toy: Path) -> None:
