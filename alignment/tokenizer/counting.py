@@ -20,7 +20,7 @@ from alignment.errors import DataError
 from alignment.tokenizer import pretokens
 
 BATCH = 4_000_000  # characters whose pieces are counted before they are cut into words
-LONGEST = 256  # symbols of a word; what is longer is counted in parts, for no token is so long
+LONGEST = 4096  # symbols of a word; what is longer is counted in parts: a merge rewrites the whole word, again and again
 PAIRS = 2**31 - 1  # tokenizers adds up pairs in 32 bits and goes on below zero, so that the commonest are never merged
 
 
