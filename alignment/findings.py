@@ -119,11 +119,12 @@ def picture(measure: str, fields: Sequence[str], found: Sequence[Row]) -> str:
     with matplotlib.rc_context({"svg.hashsalt": measure, "font.size": 9}):
         figure = Figure(figsize=(8, 3), layout="constrained")
         scores, differences = figure.subplots(1, 2)
-        for value, members in lines.items():
-            _line(scores, [row.values[1:] for row in members], [row.score for row in members], str(value))
+        for number, (value, members) in enumerate(lines.items()):
+            look = {"label": str(value), "color": f"C{number}"}  # the same in both
+            _line(scores, [row.values[1:] for row in members], [row.score for row in members], look)
             paired = [(row.values[1:], row.difference) for row in members if row.difference]
             if paired:
-                _line(differences, [place for place, _ in paired], [mean for _, mean in paired], str(value))
+                _line(differences, [place for place, _ in paired], [mean for _, mean in paired], look)
         differences.axhline(0, color="black", linewidth=0.8)
         scores.set_title(measure, loc="left")
         differences.set_title(f"difference from {found[0].values[0]}, paired by seed", loc="left")
@@ -135,14 +136,16 @@ def picture(measure: str, fields: Sequence[str], found: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _line(axes: Any, places: Sequence[tuple[Any, ...]], means: Sequence[Mean], label: str) -> None:
+def _line(axes: Any, places: Sequence[tuple[Any, ...]], means: Sequence[Mean], look: dict[str, str]) -> None:
     numbers = [place[0] for place in places if len(place) == 1 and isinstance(place[0], int | float)]
     numeric = len(numbers) == len(places)
-    at: Sequence[Any] = numbers if numeric else [", ".join(map(str, place)) or label for place in places]
+    at: Sequence[Any] = numbers if numeric else [", ".join(map(str, place)) or look["label"] for place in places]
     halves = [mean.half or 0 for mean in means]
-    axes.errorbar(at, [mean.mean for mean in means], halves, label=label, marker="o", markersize=3, capsize=3)
+    axes.errorbar(at, [mean.mean for mean in means], halves, marker="o", markersize=3, capsize=3, **look)
     if numeric and min(numbers) > 0 and max(numbers) >= 8 * min(numbers):
         axes.set_xscale("log")
+        axes.set_xticks(numbers, [f"{number:,}" for number in numbers], minor=False)
+        axes.set_xticks([], minor=True)
 
 
 def short(field: str) -> str:
