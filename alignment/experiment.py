@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,14 @@ def execute(
     for item in planned:
         _pinned(item)
     return [_execute(stages[item.recipe.stage], item, machine, data_root, resume) for item in planned]
+
+
+def examine(look: Callable[[Any, run.Run], Any], item: Planned, data_root: Path | None) -> Any:
+    """Let `look` see what a stage would be given, in a run directory that is gone afterwards."""
+    _pinned(item)
+    inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
+    with tempfile.TemporaryDirectory() as place:
+        return look(item.recipe, run.Run(Path(place), inputs, _cards(item.recipe, data_root), True, False, {}))
 
 
 def check(item: Planned) -> None:

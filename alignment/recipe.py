@@ -198,6 +198,7 @@ class Mixture(Recipe):
     template: Name | None = None  # the template the model must have; unset keeps its own
     against: Name | None = None  # the run whose held-out sets must not be contained
     max_length: Positive
+    overlong: Share = 0.05  # of the rows may be longer and are left out; more, and the doctor refuses
     validation: Share = 0.02
 
     def _direct_runs(self) -> set[str]:
@@ -212,6 +213,7 @@ class SFT(Recipe):
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     optim: Optim
     max_length: Positive
+    overlong: Share = 0.05  # of the rows may be longer and are left out; more, and the doctor refuses
     template: Name | None = None
     adapter: Adapter | None = None
 
@@ -250,6 +252,7 @@ class DPO(Recipe):
     optim: Optim
     beta: Rate = 0.1
     max_length: Positive
+    overlong: Share = 0.05  # of the pairs may be longer and are left out; more, and the doctor refuses
     template: Name | None = None
     adapter: Adapter | None = None
 

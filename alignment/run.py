@@ -28,7 +28,8 @@ from alignment.terminal import console as console
 MANIFEST = "run.json"
 HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
 OUTSIDE = ("eval", "checkpoints", "log.txt", MANIFEST)
-OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl"}  # what a run holds before its stage has made anything
+# What a run holds before its stage has made anything.
+OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl", "doctor.html"}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from alignment import hardware, recipe, run, terminal
-from alignment.errors import DataError, RunError
+from alignment import hardware, run, terminal
+from alignment.errors import DataError
 from alignment.hardware import Hardware
 from eval import harness, journal, tasks
 from eval.harness import Judged
@@ -25,7 +25,6 @@ from eval.task import Task
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 SCORES = "checkpoints.jsonl"
-TENSORS, SHARDED = "tensors.safetensors", ".metadata"  # of a checkpoint: whole, or what torch calls its index
 
 
 @app.command()
@@ -113,43 +112,12 @@ def _checkpoint(
     path: Path, step: int, wanted: Sequence[Task], root: Path | None, machine: Hardware, limit: int | None
 ) -> dict[str, Any]:
     """Make a model folder of a checkpoint, score it, and let it go."""
-    from alignment.models import build, presets
+    from alignment.models import midway
 
-    manifest = run.read_manifest(path)
-    words = recipe.validate(manifest["recipe"], str(path / run.MANIFEST))
-    assert isinstance(words, recipe.Pretrain), f"{path}: {words.stage}"
-    folder = path / "checkpoints" / f"step-{step}"
-    tokenizer = path.parent / words.data / "tokenizer"
-    weights = _weights(folder)
-    shape = presets.resolve(words.model, len(weights["model.embed_tokens.weight"]), words.sequence_length)
-    model = build.build(shape, build.read_tokenizer(tokenizer), machine, seed=0)
-    missing = model.load_state_dict(weights, strict=False).missing_keys
-    if set(missing) - ({"lm_head.weight"} if shape.tie else set()):
-        raise RunError(f"{folder}: has no {missing[0]}. It is not a checkpoint of this run's model.")
     with tempfile.TemporaryDirectory() as place:
-        build.save(model, tokenizer, Path(place) / "model")
-        found = Found(step, Path(place) / "model", f"{manifest['fingerprint']}@{step}")
+        midway.write(path, step, machine, Path(place) / "model")
+        found = Found(step, Path(place) / "model", f"{run.read_manifest(path)['fingerprint']}@{step}")
         return _scored(found, path, wanted, root, machine, limit)
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    """The weights of a checkpoint, float32, by name; sharded ones are put together."""
-    from safetensors import safe_open
-
-    if not (folder / SHARDED).exists():
-        with safe_open(folder / TENSORS, framework="pt") as file:
-            names = [name for name in list(file.keys()) if "/" not in name]  # the others are moments
-            return {name: file.get_tensor(name) for name in names}
-    import torch
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    known = FileSystemReader(folder).read_metadata().state_dict_metadata
-    sizes = {name: about.size for name, about in known.items() if isinstance(about, TensorStorageMetadata)}
-    tensors = {name: torch.empty(size) for name, size in sizes.items() if "/" not in name}
-    load(tensors, checkpoint_id=folder, no_dist=True)
-    return tensors
 
 
 def _scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,18 @@ def test_a_profile_agrees_with_its_accelerate_config(name: str, monkeypatch: pyt
     assert config["distributed_type"] != "MULTI_CPU", "starts one process silently"
     if config["distributed_type"] == "FSDP":
         assert config["fsdp_config"]["fsdp_version"] == 2
+
+
+def test_the_slurm_script_is_shell_and_starts_the_profile_beside_it() -> None:
+    scripts = list((ROOT / "recipes" / "hardware").glob("*/job.slurm"))
+    assert scripts
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        name = script.parent.name
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+        assert f"--config_file recipes/hardware/{name}/accelerate.yaml" in text
+        assert f"--on {name} " in text
+        config = yaml.safe_load((script.parent / "accelerate.yaml").read_text())
+        each = config["num_processes"] // config["num_machines"]
+        assert f"#SBATCH --nodes={config['num_machines']}\n" in text
+        assert f"#SBATCH --gpus-per-node={each}\n" in text

@@ -53,14 +53,21 @@ PAIRS = [
 ]
 
 
-def write_start(root: Path, *, layers: int = 2, width: int = 32) -> None:
-    """Write `model/`: a small random model whose tokens are the 256 bytes and three marks."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+def byte_tokenizer(template: str = "deepseek-llm", merges: Sequence[tuple[str, str]] = ()) -> PreTrainedTokenizerFast:
+    """Make a tokenizer whose tokens are the 256 bytes, a few merges, and a template's marks."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=list(merges)))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=chat.BOS, eos_token=chat.EOS, pad_token="<pad>")
-    tokenizer.chat_template = chat.TEMPLATES["deepseek-llm"]
+    bos, eos = (chat.BOS, chat.EOS) if template == "deepseek-llm" else ("<|im_start|>", "<|im_end|>")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=bos, eos_token=eos, pad_token="<pad>")
+    made.chat_template = chat.TEMPLATES[template]
+    return made
+
+
+def write_start(root: Path, *, layers: int = 2, width: int = 32) -> None:
+    """Write `model/`: a small random model whose tokens are the 256 bytes and three marks."""
+    tokenizer = byte_tokenizer()
     tokenizer.save_pretrained(root / "tokenizer")
     shape = Shape(layers, width, 2, 2, 2 * width, vocab=len(tokenizer), max_positions=128, tie=True)
     build.save(build.build(shape, tokenizer, CPU, seed=0, init_std=0.02), root / "tokenizer", root / "model")

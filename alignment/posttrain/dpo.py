@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -24,7 +24,8 @@ from alignment import chat
 from alignment.errors import DataError, ModelError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import mixture, report, start, trainer
+from alignment.posttrain import doctor, mixture, report, start, trainer
+from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.recipe import DPO
 from alignment.run import Run
 
@@ -34,7 +35,16 @@ NAMES = {
     "logps/chosen": "chosen_logprob",
     "logps/rejected": "rejected_logprob",
 }
-Pair = dict[str, list[int]]
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+Pair = dict[str, Any]  # a pair as it was read, and its tokens
+
+
+class Pairs(NamedTuple):
+    """Pairs that can be learnt from, with what was left out by reason, and what cutting the long ones would have lost."""
+
+    pairs: list[Pair]
+    dropped: Counter[str]
+    cut: Cut
 
 
 class Tokenised(DPOTrainer):  # type: ignore[misc]
@@ -58,10 +68,10 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
     folder, tokenizer = start.open_tokenizer(recipe, here)
-    raw, raw_unseen = gather(recipe, here)
-    pairs, dropped = tokenise(raw, tokenizer, recipe.max_length)
-    unseen, _ = tokenise(raw_unseen, tokenizer, recipe.max_length)
+    pairs, unseen, dropped, cut = gather(recipe, here, tokenizer)
     here.say(f"{len(pairs):,} pairs; dropped: {mixture.said(dropped)}")
+    where = f"{here.path}: {recipe.stage}"
+    doctor.gate(doctor.pairs(pairs, unseen, cut, dropped, tokenizer, where, overlong=recipe.overlong), here)
     lengths = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
     order = trainer.order(lengths, recipe.optim, recipe.seed)
     model = build.load(folder, hardware, recipe.max_length)
@@ -103,10 +113,25 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
     }
 
 
-def gather(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
-    """Read pairs of runs (with the held-out ones beside them) and of cards."""
+def examine(recipe: DPO, here: Run) -> Diagnosis:
+    """Let the doctor look at the pairs that this recipe would learn from."""
+    _, tokenizer = start.open_tokenizer(recipe, here)
+    pairs, unseen, dropped, cut = gather(recipe, here, tokenizer)
+    return doctor.pairs(pairs, unseen, cut, dropped, tokenizer, recipe.stage, overlong=recipe.overlong)
+
+
+def gather(recipe: DPO, here: Run, tokenizer: Any) -> tuple[list[Pair], list[Pair], Counter[str], Cut]:
+    """Read and tokenise pairs, with the held-out ones that lie beside them; what is left out is that of the former."""
+    raw, raw_unseen, dropped = read(recipe, here)
+    pairs, too_bad, cut = tokenise(raw, tokenizer, recipe.max_length)
+    return pairs, tokenise(raw_unseen, tokenizer, recipe.max_length).pairs, dropped + too_bad, cut
+
+
+def read(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]], Counter[str]]:
+    """Read pairs of runs (with the held-out ones beside them) and of cards; count what a card's reader leaves out."""
     pairs: list[Mapping[str, str]] = []
     heldout: list[Mapping[str, str]] = []
+    dropped: Counter[str] = Counter()
     for source in recipe.data:
         if source.run:
             folder = here.inputs[source.run].path
@@ -115,17 +140,20 @@ def gather(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mappin
             pairs += islice(mixture.load(folder / "pairs.jsonl"), source.rows)
             heldout += mixture.load(folder / "heldout_pairs.jsonl")
         elif source.card:
-            pairs += islice(here.cards[source.card].pairs(), source.rows)
+            card = here.cards[source.card]
+            pairs += islice(card.pairs(), source.rows)
+            dropped.update(card.dropped)
         else:
             raise DataError("data: pairs come from a run or a card. Name one.")
-    return pairs, heldout
+    return pairs, heldout, dropped
 
 
-def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int) -> tuple[list[Pair], Counter[str]]:
+def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int) -> Pairs:
     """Encode pairs as they are asked and answered, end marks included; count by reason what cannot be learnt from."""
     kept: list[Pair] = []
     dropped: Counter[str] = Counter()
-    for pair in pairs:
+    cut = Cut(max_length)
+    for number, pair in enumerate(pairs, 1):
         if pair["chosen"] == pair["rejected"]:
             dropped["equal answers"] += 1
         elif not (pair["chosen"].strip() and pair["rejected"].strip()):
@@ -133,11 +161,13 @@ def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int
         else:
             prompt = chat.encode(tokenizer, [_turn("user", pair["prompt"])], answer=False).input_ids
             chosen, rejected = (_answer(tokenizer, pair, side, prompt) for side in ("chosen", "rejected"))
-            if len(prompt) + max(len(chosen), len(rejected)) > max_length:
+            longer = max(chosen, rejected, key=len)
+            if len(prompt) + len(longer) > max_length:
                 dropped[f"longer than {max_length} tokens"] += 1
+                cut.add(pair.get("id", f"pair {number}"), prompt + longer, [-100] * len(prompt) + longer)
             else:
-                kept.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
-    return kept, dropped
+                kept.append({**pair, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return Pairs(kept, dropped, cut)
 
 
 @torch.no_grad()
@@ -193,10 +223,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 def _answer(tokenizer: Any, pair: Mapping[str, str], side: str, prompt: list[int]) -> list[int]:
     """The ids of an answer, up to and with its end mark."""
     whole = chat.encode(tokenizer, [_turn("user", pair["prompt"]), _turn("assistant", pair[side])], answer=True)
-    end = max(i for i, learnt in enumerate(whole.learnt) if learnt) + 1
-    if whole.input_ids[: len(prompt)] != prompt or not all(whole.learnt[len(prompt) : end]):
-        raise DataError(f"pair {pair.get('id')}: trained and asked prompt differ in tokens. Use another chat template.")
-    return whole.input_ids[len(prompt) : end]
+    return whole.input_ids[len(prompt) : max(i for i, learnt in enumerate(whole.learnt) if learnt) + 1]
 
 
 def _dataset(pairs: list[Pair], folder: Path, args: DPOConfig) -> Dataset:
@@ -204,5 +231,5 @@ def _dataset(pairs: list[Pair], folder: Path, args: DPOConfig) -> Dataset:
     with args.main_process_first(local=False):
         if args.process_index == 0:
             shutil.rmtree(folder, ignore_errors=True)
-            Dataset.from_list(pairs).save_to_disk(str(folder))
+            Dataset.from_list([{name: pair[name] for name in IDS} for pair in pairs]).save_to_disk(str(folder))
     return Dataset.load_from_disk(str(folder))

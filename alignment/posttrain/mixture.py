@@ -12,38 +12,40 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignment import chat
 from alignment.corpus import decontaminate
 from alignment.corpus.documents import Document
 from alignment.errors import DataError
 from alignment.hardware import Hardware
-from alignment.posttrain import start, supervision
+from alignment.posttrain import doctor, start, supervision
+from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.recipe import Mixture, Source
 from alignment.run import Run, write_text
 
 Row = dict[str, Any]
+WRITTEN = ("id", "input_ids", "labels", "source", "language", "domain")  # of a row; its text stays in its source
+
+
+class Tokenised(NamedTuple):
+    """Rows that can be learnt, with what was left out by reason, and what cutting the long ones would have lost."""
+
+    rows: list[Row]
+    dropped: Counter[str]
+    cut: Cut
 
 
 def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
-    """Write rows.jsonl, validation.jsonl and ledger.json."""
+    """Write rows.jsonl, validation.jsonl and ledger.json, if the doctor finds the rows sound."""
     _, tokenizer = start.open_tokenizer(recipe, here)
-    dropped: Counter[str] = Counter()
-    found: list[Row] = []
-    for source in recipe.data:
-        found += read(source, here, dropped)
-    overlap: dict[str, Any] = {}
-    if recipe.against:
-        found, overlap = clean(found, here.inputs[recipe.against].path / "heldout")
-        dropped["contains a held-out item"] += overlap["documents_containing_items"]
-    with here.progress("rows", len(found)) as bar:
-        rows, too_bad = tokenise(found, tokenizer, recipe.max_length, bar.advance)
-    dropped += too_bad
+    (rows, dropped, cut), overlap = gather(recipe, here, tokenizer)
     train, validation = split(rows, recipe.validation, recipe.seed)
-    counts = supervision.check(train, tokenizer, str(here.path))
-    save(here.path / "rows.jsonl", train)
-    save(here.path / "validation.jsonl", validation)
+    where = f"{here.path}: {recipe.stage}"
+    found = doctor.rows(train, validation, cut, dropped, tokenizer, where, overlong=recipe.overlong)
+    counts = doctor.gate(found, here)
+    for name, part in (("rows", train), ("validation", validation)):
+        save(here.path / f"{name}.jsonl", ({key: row[key] for key in WRITTEN} for row in part))
     ledger = {
         **counts,
         "validation": len(validation),
@@ -57,6 +59,29 @@ def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | i
     write_text(here.path / "ledger.json", json.dumps(ledger, indent=1, ensure_ascii=False))
     here.say(f"{len(train):,} rows, {len(validation)} for validation; dropped: {said(dropped)}")
     return {**counts, "validation": len(validation), "dropped": dropped.total()}
+
+
+def examine(recipe: Mixture, here: Run) -> Diagnosis:
+    """Let the doctor look at the rows that this recipe would write."""
+    _, tokenizer = start.open_tokenizer(recipe, here)
+    (rows, dropped, cut), _ = gather(recipe, here, tokenizer)
+    train, validation = split(rows, recipe.validation, recipe.seed)
+    return doctor.rows(train, validation, cut, dropped, tokenizer, recipe.stage, overlong=recipe.overlong)
+
+
+def gather(recipe: Mixture, here: Run, tokenizer: Any) -> tuple[Tokenised, dict[str, Any]]:
+    """Read, clean and tokenise all rows; beside them, what they shared with the held-out items."""
+    dropped: Counter[str] = Counter()
+    found: list[Row] = []
+    for source in recipe.data:
+        found += read(source, here, dropped)
+    overlap: dict[str, Any] = {}
+    if recipe.against:
+        found, overlap = clean(found, here.inputs[recipe.against].path / "heldout")
+        dropped["contains a held-out item"] += overlap["documents_containing_items"]
+    with here.progress("rows", len(found)) as bar:
+        rows, too_bad, cut = tokenise(found, tokenizer, recipe.max_length, bar.advance)
+    return Tokenised(rows, dropped + too_bad, cut), overlap
 
 
 def read(source: Source, here: Run, dropped: Counter[str]) -> list[Row]:
@@ -86,10 +111,11 @@ def clean(rows: Sequence[Row], heldout: Path) -> tuple[list[Row], dict[str, Any]
 
 def tokenise(
     rows: Iterable[Row], tokenizer: Any, max_length: int, advance: Callable[[], object] = lambda: None
-) -> tuple[list[Row], Counter[str]]:
-    """Encode conversations; return the rows that can be learnt and how many each reason took."""
+) -> Tokenised:
+    """Encode conversations; a row that cannot be learnt is counted by its reason."""
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
+    cut = Cut(max_length)
     seen: set[bytes] = set()
     for row in rows:
         advance()
@@ -107,12 +133,11 @@ def tokenise(
             dropped["no answer"] += 1
         elif len(encoded.input_ids) > max_length:
             dropped[f"longer than {max_length} tokens"] += 1
+            cut.add(row["id"], encoded.input_ids, encoded.labels())
         else:
             seen.add(known)
-            _compare(tokenizer, row, encoded)
-            about = {name: row[name] for name in ("source", "language", "domain")}
-            kept.append({"input_ids": encoded.input_ids, "labels": encoded.labels(), **about})
-    return kept, dropped
+            kept.append({**row, "input_ids": encoded.input_ids, "labels": encoded.labels()})
+    return Tokenised(kept, dropped, cut)
 
 
 def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -154,11 +179,3 @@ def _question(row: Row, seed: int) -> str:
     labels = row["labels"]
     first = next(i for i, label in enumerate(labels) if label != -100)
     return hashlib.blake2b(json.dumps([seed, row["input_ids"][:first]]).encode(), digest_size=16).hexdigest()
-
-
-def _compare(tokenizer: Any, row: Row, encoded: chat.Encoded) -> None:
-    """The prompt that is trained on must be the prompt that is asked later, id by id."""
-    last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "assistant")
-    asked = chat.encode(tokenizer, row["messages"][:last], answer=False).input_ids
-    if encoded.input_ids[: len(asked)] != asked or not encoded.learnt[len(asked)]:
-        raise DataError(f"row {row.get('id')}: trained and asked prompt differ in tokens. Use another chat template.")

@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -20,11 +20,21 @@ from trl import SFTConfig, SFTTrainer
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import mixture, report, start, supervision, trainer
+from alignment.posttrain import doctor, mixture, report, start, supervision, trainer
+from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.recipe import SFT, Optim, Source
 from alignment.run import Run
 
 Rows = list[dict[str, Any]]
+
+
+class Gathered(NamedTuple):
+    """What is learnt from and what is scored, and what was left out on the way."""
+
+    rows: Rows
+    validation: Rows
+    dropped: Counter[str]
+    cut: Cut
 
 
 @trainer.process_group()
@@ -36,8 +46,12 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
     folder, tokenizer = start.open_tokenizer(recipe, here)
-    rows, validation = gather(recipe, here, tokenizer)
-    counts = supervision.check(rows, tokenizer, str(here.path))
+    rows, validation, dropped, cut = gather(recipe, here, tokenizer)
+    if dropped:
+        here.say(f"dropped: {mixture.said(dropped)}")
+    where = f"{here.path}: {recipe.stage}"
+    found = doctor.rows(rows, validation, cut, dropped, tokenizer, where, overlong=recipe.overlong)
+    counts = doctor.gate(found, here)
     order = trainer.order([len(row["input_ids"]) for row in rows], recipe.optim, recipe.seed)
     model = build.load(folder, hardware, recipe.max_length)
     pad = model.config.pad_token_id
@@ -79,7 +93,14 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     return {**numbers, "updates": learner.state.global_step, **counts, "train_seconds": seconds}
 
 
-def gather(recipe: SFT, here: Run, tokenizer: Any) -> tuple[Rows, Rows]:
+def examine(recipe: SFT, here: Run) -> Diagnosis:
+    """Let the doctor look at the rows that this recipe would learn from."""
+    _, tokenizer = start.open_tokenizer(recipe, here)
+    rows, validation, dropped, cut = gather(recipe, here, tokenizer)
+    return doctor.rows(rows, validation, cut, dropped, tokenizer, recipe.stage, overlong=recipe.overlong)
+
+
+def gather(recipe: SFT, here: Run, tokenizer: Any) -> Gathered:
     """Read tokenised rows of mixture runs with their validation splits; tokenise those of other runs and cards."""
     rows: Rows = []
     validation: Rows = []
@@ -98,10 +119,8 @@ def gather(recipe: SFT, here: Run, tokenizer: Any) -> tuple[Rows, Rows]:
         raise DataError(f"rows of the mixture are longer than max_length {recipe.max_length}. Build it with this length.")
     dropped: Counter[str] = Counter()
     read = [row for source in plain for row in mixture.read(source, here, dropped)]
-    fresh, too_bad = mixture.tokenise(read, tokenizer, recipe.max_length)
-    if dropped := dropped + too_bad:
-        here.say(f"dropped: {mixture.said(dropped)}")
-    return rows + fresh, validation
+    fresh, too_bad, cut = mixture.tokenise(read, tokenizer, recipe.max_length)
+    return Gathered(rows + fresh, validation, dropped + too_bad, cut)
 
 
 def sizes(rows: Rows, tokenizer: Any, model: Any) -> list[report.Size]:

@@ -1,42 +1,58 @@
-"""The gate before fine-tuning: is what will be learnt what was meant?
+"""What a tokenised row must look like before it may be learnt from, whatever text it came from.
 
 The usual accidents are silent: no answer token is learnt, the end mark is not (the model never stops), BOS stands
-twice, the rows were made with another tokenizer. Here each of them stops the run.
+twice, a part of the prompt is learnt, the rows were made with another tokenizer. `faults` finds each of them in the ids
+and labels alone; `doctor.py` looks at the whole set.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import Any
 
-from alignment import chat
-from alignment.errors import DataError
+import numpy as np
 
-Row = Mapping[str, Any]
+from alignment import chat
+
+ENDINGS = ("a", "Why?", "1 + 1", "好。", "x\n")  # of questions: what they have in common after them is the template's
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
 
 
-def check(rows: Iterable[Row], tokenizer: Any, where: str) -> dict[str, int]:
-    """Count tokens and learnt tokens of tokenised rows. Raises DataError listing every kind of violation."""
-    ends, vocabulary, bos = chat.end_ids(tokenizer), len(tokenizer), opening(tokenizer)
-    wrong: Counter[str] = Counter()
-    first: dict[str, int] = {}
-    seen: Counter[str] = Counter(rows=0, tokens=0, learnt_tokens=0)
-    for number, row in enumerate(rows, 1):
-        ids, labels = row["input_ids"], row["labels"]
-        seen.update(rows=1, tokens=len(ids), learnt_tokens=sum(label != -100 for label in labels))
-        for fault in _faults(ids, labels, ends, vocabulary, bos):
-            wrong[fault] += 1
-            first.setdefault(fault, number)
-    if not seen["rows"]:
-        raise DataError(f"{where}: no row is left to learn from. See what was dropped, or name other data.")
-    if wrong:
-        lines = [f"  {n} of {seen['rows']} rows: {fault} (first: row {first[fault]})" for fault, n in wrong.most_common()]
-        raise DataError(f"{where}: the rows would not teach what is meant.\n" + "\n".join(lines))
-    return dict(seen)
+@dataclass(frozen=True)
+class Expected:
+    """What a tokenizer and its chat template demand of every row."""
+
+    ends: frozenset[int]  # the marks that end an answer
+    asks: tuple[int, ...]  # what the template puts between a question and its answer
+    bos: int | None  # stands once, in front of every conversation; None where the template has no such mark
+    blank: frozenset[int]  # tokens that are white space, and nothing else
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring tokens that are all learnt, or all not."""
+
+    learnt: bool
+    start: int
+    stop: int
+
+
+def expected(tokenizer: Any) -> Expected:
+    """Read from a tokenizer what its rows must look like."""
+    size = len(tokenizer)
+    spelled = tokenizer.batch_decode([[i] for i in range(size)], clean_up_tokenization_spaces=False)
+    asked = [chat.encode(tokenizer, [{"role": "user", "content": text}], answer=False).input_ids[::-1] for text in ENDINGS]
+    return Expected(
+        ends=frozenset(chat.end_ids(tokenizer)),
+        asks=tuple(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*asked, strict=False)))[::-1],
+        bos=opening(tokenizer),
+        blank=frozenset(i for i, text in enumerate(spelled) if not text.strip()),
+        vocabulary=size,
+    )
 
 
 def opening(tokenizer: Any) -> int | None:
@@ -52,18 +68,35 @@ def signature(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _faults(ids: list[int], labels: list[int], ends: set[int], vocabulary: int, bos: int | None) -> Iterator[str]:
+def stretches(labels: Sequence[int]) -> list[Stretch]:
+    """Cut a row where what is learnt begins and ends."""
+    learnt = np.asarray(labels) != -100
+    edges = [0, *(np.flatnonzero(learnt[1:] != learnt[:-1]) + 1).tolist(), len(labels)]
+    return [Stretch(bool(learnt[start]), start, stop) for start, stop in pairwise(edges) if start < stop]
+
+
+def faults(ids: Sequence[int], labels: Sequence[int], wanted: Expected) -> Iterator[str]:
+    """Say in what a row would not teach what is meant; a fault may come more than once."""
     if len(ids) != len(labels):
         yield "as many labels as tokens are needed"
         return
-    if any(label not in (-100, i) for i, label in zip(ids, labels, strict=True)):
+    tokens, targets = np.asarray(ids), np.asarray(labels)
+    if ((targets != -100) & (targets != tokens)).any():
         yield "a label is neither -100 nor its token"
-    if not all(0 <= i < vocabulary for i in ids):
-        yield f"a token lies outside the vocabulary of {vocabulary}"
-    if bos is not None and (ids[:1] != [bos] or ids.count(bos) != 1):
+    if ((tokens < 0) | (tokens >= wanted.vocabulary)).any():
+        yield f"a token lies outside the vocabulary of {wanted.vocabulary}"
+    if wanted.bos is not None and (list(ids[:1]) != [wanted.bos] or ids.count(wanted.bos) != 1):
         yield "exactly one BOS must stand, in front"
-    stretches = [list(part) for learnt, part in groupby(labels, lambda label: label != -100) if learnt]
-    if not stretches:
+    learnt = [part for part in stretches(labels) if part.learnt]
+    if not learnt:
         yield "no token is learnt"
-    if any(stretch[-1] not in ends for stretch in stretches):
-        yield "an answer does not end in a learnt end mark (was it cut?)"
+    for part in learnt:
+        said = ids[part.start : part.stop]
+        if said[-1] not in wanted.ends:
+            yield "an answer does not end in a learnt end mark (was it cut?)"
+        if not wanted.ends.isdisjoint(said[:-1]):
+            yield "an end mark is learnt in the middle of an answer"
+        if wanted.blank.union(wanted.ends).issuperset(said):
+            yield "an answer is empty"
+        if tuple(ids[max(0, part.start - len(wanted.asks)) : part.start]) != wanted.asks:
+            yield "what is learnt does not begin where the model is asked to speak"

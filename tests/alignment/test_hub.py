@@ -83,3 +83,11 @@ def test_a_file_without_one_place_to_pin_is_refused(text: str, complaint: str, t
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="Name a data card or a recipe"):
         hub.pin(tmp_path / "absent.yaml")
+
+
+def test_what_the_transport_says_is_repeated_without_the_token() -> None:
+    token = "hf_" + "a1" * 16
+    with pytest.raises(HubError) as found, data_card.asking_hub("some/body"):
+        raise OSError(f"Illegal header value b'Bearer {token} ', sent {token}")
+    assert token not in str(found.value)
+    assert "Illegal header value b'Bearer *** '" in str(found.value)

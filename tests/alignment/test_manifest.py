@@ -19,6 +19,7 @@ def plan(*, card: dict[str, Any] = CARD, start: str = "1", **changes: Any) -> di
 def test_the_fingerprint_is_about_what_is_learnt() -> None:
     one = plan()["fingerprint"]
     assert one == plan(fits=["gpu-80gb"])["fingerprint"]
+    assert one == plan(overlong=0.5)["fingerprint"]  # a gate that was passed changes nothing
     assert one == plan(card={**CARD, "revision": "c0ffee", "rows": 7})["fingerprint"]
     assert one != plan(card={**CARD, "digest": "abd"})["fingerprint"]
     assert one != plan(bytes=11)["fingerprint"]

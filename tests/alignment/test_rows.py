@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignment import rows
+from alignment import layouts, rows
 from alignment.errors import DataError
 
 CARD = {"name": "made-up", "language": "en", "domain": "instruction"}
@@ -18,10 +18,12 @@ HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}
 
 
-def read(reader: str, *records: dict[str, Any]) -> tuple[list[dict[str, Any]], Counter[str]]:
+def read(
+    reader: str, *records: dict[str, Any], kinds: Any = layouts.INSTRUCTIONS
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     dropped: Counter[str] = Counter()
     placed = [(f"made-up.json, row {number}", record) for number, record in enumerate(records, 1)]
-    kind = rows.instructions if reader in rows.INSTRUCTIONS else rows.pairs
+    kind = rows.instructions if reader in kinds else rows.pairs
     return list(kind(placed, reader, CARD, dropped)), dropped
 
 
@@ -33,7 +35,12 @@ def read(reader: str, *records: dict[str, Any]) -> tuple[list[dict[str, Any]], C
         ("alpaca", {"instruction": "Hi", "input": "Noinput", "output": "Hello."}),
         ("sharegpt", {"conversations": [HUMAN, GPT]}),
         ("messages", {"messages": [USER, ASSISTANT]}),
+        ("messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, ASSISTANT], "tools": []}),
+        ("prompt-completion", {"prompt": "Hi", "completion": "Hello."}),
+        ("prompt-completion", {"prompt": [USER], "completion": [ASSISTANT]}),
         ("gsm8k", {"question": "Hi", "answer": "Hel<<1+1=2>>lo."}),
+        ("kto", {"messages": [USER, ASSISTANT], "label": True}),
+        ("kto", {"prompt": "Hi", "completion": "Hello.", "label": True}),
     ],
 )
 def test_every_layout_becomes_the_same_conversation(reader: str, record: dict[str, Any]) -> None:
@@ -61,6 +68,16 @@ def test_the_input_of_an_alpaca_row_follows_its_instruction() -> None:
         ("sharegpt-pairs", {"conversations": [HUMAN], "chosen": GPT, "rejected": {"from": "gpt", "value": "No."}}),
         ("message-pairs", {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "No."}]}),
         ("text-pairs", {"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}),
+        ("prompt-pairs", {"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}),
+        ("prompt-pairs", {"prompt": [USER], "chosen": [ASSISTANT], "rejected": {"role": "assistant", "content": "No."}}),
+        (
+            "prompt-pairs",
+            {"prompt": "Hi", "chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "No."}]},
+        ),
+        (
+            "transcript-pairs",
+            {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."},
+        ),
     ],
 )
 def test_every_layout_becomes_the_same_pair(reader: str, record: dict[str, Any]) -> None:
@@ -92,6 +109,26 @@ def test_every_layout_becomes_the_same_pair(reader: str, record: dict[str, Any])
         ("sharegpt-pairs", {"conversations": [HUMAN], "chosen": HUMAN, "rejected": GPT}, "chosen is said by user"),
         ("message-pairs", {"chosen": [USER, ASSISTANT], "rejected": [ASSISTANT]}, "two last answers"),
         ("text-pairs", {"prompt": "Hi", "chosen": "Hello."}, "rejected is missing"),
+        ("messages", {"messages": [USER, {"role": "tool", "content": "4"}]}, "'tool' is no speaker"),
+        ("messages", {"messages": [USER, {"role": "assistant", "content": None}]}, "content is NoneType"),
+        ("messages", {"messages": [USER, {**ASSISTANT, "weight": 0}]}, "weight 0"),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ASSISTANT]},
+            "'image_url', not text",
+        ),
+        ("prompt-completion", {"prompt": "Hi"}, "completion is missing"),
+        ("prompt-completion", {"prompt": [ASSISTANT], "completion": "a"}, "assistant, assistant"),
+        ("kto", {"messages": [USER, ASSISTANT], "label": "yes"}, "label is 'yes'"),
+        ("kto", {"messages": [USER, ASSISTANT]}, "label is None"),
+        ("prompt-pairs", {"prompt": "Hi", "chosen": [USER], "rejected": "b"}, "two last answers"),
+        ("prompt-pairs", {"prompt": "Ho", "chosen": [USER, ASSISTANT], "rejected": "b"}, "two last answers"),
+        ("transcript-pairs", {"chosen": "Hi", "rejected": "Hi"}, "begins with `Human:`"),
+        (
+            "transcript-pairs",
+            {"chosen": "Human: Hi\n\nAssistant: a", "rejected": "Human: Ho\n\nAssistant: b"},
+            "two last answers",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_read_is_refused_with_file_and_row(reader: str, record: dict[str, Any], complaint: str) -> None:
@@ -102,9 +139,33 @@ def test_a_row_that_cannot_be_read_is_refused_with_file_and_row(reader: str, rec
         "sharegpt-pairs": {"conversations": [HUMAN], "chosen": GPT, "rejected": GPT},
         "message-pairs": {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT]},
         "text-pairs": {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        "prompt-completion": {"prompt": "Hi", "completion": "Hello."},
+        "kto": {"messages": [USER, ASSISTANT], "label": True},
+        "prompt-pairs": {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        "transcript-pairs": {"chosen": "Human: Hi\n\nAssistant: a", "rejected": "Human: Hi\n\nAssistant: b"},
     }[reader]
     with pytest.raises(DataError, match=r"made-up\.json, row 2.*" + complaint):
         read(reader, good, record)
+
+
+def test_judged_answers_are_learnt_if_they_are_good_and_paired_if_there_is_one_of_each() -> None:
+    judged = [
+        ("Hi", "Hello.", True),
+        ("Ho", "No.", False),
+        ("Hi", "No.", False),
+        ("Hi", "Never.", False),
+        ("Ho", "Hey.", True),
+    ]
+    records = [{"prompt": prompt, "completion": said, "label": good} for prompt, said, good in judged]
+    found, dropped = read("kto", *records)
+    assert [row["messages"][1]["content"] for row in found] == ["Hello.", "Hey."]
+    assert dropped == {"answer marked bad": 3}
+    pairs, dropped = read("kto", *records, kinds=())
+    assert [(pair["prompt"], pair["chosen"], pair["rejected"]) for pair in pairs] == [
+        ("Hi", "Hello.", "No."),
+        ("Ho", "Hey.", "No."),
+    ]
+    assert dropped == {"no answer of the other verdict": 1}
 
 
 def test_rows_without_an_answer_are_left_out_and_counted() -> None:

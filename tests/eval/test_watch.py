@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment import manifest, run
 from alignment.errors import DataError, RunError
+from alignment.models import midway
 from eval import tasks, watch
 from eval.__main__ import command
 from tests import tiny
@@ -89,7 +90,7 @@ def test_every_checkpoint_is_scored_once_in_order_and_the_finished_model_last(li
 def test_sharded_weights_are_the_same_weights(live: run.Run) -> None:
     checkpoint(live, 1)
     checkpoint(live, 2, sharded=True)
-    whole, parts = (watch._weights(live.path / "checkpoints" / f"step-{step}") for step in (1, 2))
+    whole, parts = (midway.weights(live.path / "checkpoints" / f"step-{step}") for step in (1, 2))
     assert whole.keys() == parts.keys()
     assert not any("/" in name for name in whole)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

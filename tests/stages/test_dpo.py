@@ -20,6 +20,7 @@ from tests import tiny
 from tests.tiny import CPU, PAIRS, metrics
 
 pytestmark = pytest.mark.slow
+answer = dpo._answer
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_it_starts_at_ln_2_and_the_chosen_answer_wins(world: Path, tmp_path: Pat
     assert all(row["bits_per_byte"] is None and 0 < row["mfu"] < 1 for row in rows)
     assert rows[-1]["loss"] < 0.6
     assert numbers["train_accuracy"] == numbers["heldout_accuracy"] == 1.0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "metrics.jsonl", "model"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["doctor.html", "log.txt", "metrics.jsonl", "model"]
 
 
 def test_the_second_loss_is_the_papers_equation(world: Path, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_the_second_loss_is_the_papers_equation(world: Path, tmp_path: Path) -> 
 
 def margins(start: Any, after: Any, rows: Iterable[Mapping[str, str]]) -> torch.Tensor:
     """By how much more the chosen answer's log-probability rose than the rejected one's."""
-    pairs, _ = dpo.tokenise(rows, build.read_tokenizer(Path(start.name_or_path)), 64)
+    pairs = dpo.tokenise(rows, build.read_tokenizer(Path(start.name_or_path)), 64).pairs
     rose = [
         [logprob(after, pair["prompt_ids"], pair[side]) - logprob(start, pair["prompt_ids"], pair[side]) for pair in pairs]
         for side in ("chosen_ids", "rejected_ids")
@@ -118,12 +119,24 @@ def test_pairs_end_in_the_end_mark_and_start_where_the_model_speaks(world: Path)
         {**PAIRS[0], "rejected": "x" * 99},
         {**PAIRS[0], "chosen": " "},
     ]
-    (pair,), dropped = dpo.tokenise(odd, tokenizer, 90)
+    (pair,), dropped, cut = dpo.tokenise(odd, tokenizer, 90)
     asked = [{"role": "user", "content": odd[0]["prompt"]}]
     assert pair["prompt_ids"] == chat.encode(tokenizer, asked, answer=False).input_ids
     assert tokenizer.eos_token_id not in pair["prompt_ids"]
     assert pair["chosen_ids"][-1] == pair["rejected_ids"][-1] == tokenizer.eos_token_id
     assert dropped == {"equal answers": 1, "longer than 90 tokens": 1, "empty answer": 1}
+    assert cut.count == 1
+
+
+def test_pairs_that_would_teach_something_else_are_refused_before_the_weights_load(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every chosen answer, of the held-out pairs too, loses its end mark, as a cut would have it."""
+    monkeypatch.setattr(dpo, "_answer", lambda *given: answer(*given)[: -1 if given[2] == "chosen" else None])
+    monkeypatch.setattr(build, "load", None)
+    with pytest.raises(DataError, match=r"39: an answer does not end in a learnt end mark.*first: 0, chosen"):
+        dpo.train(words(), opened(world, tmp_path), CPU)
+    assert (tmp_path / "doctor.html").exists()
 
 
 def test_a_run_without_pairs_is_refused(world: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
         name = pair["id"].rpartition("-")[0]
         assert verdicts[name, pair["chosen"]]
         assert not verdicts[name, pair["rejected"]]
-    kept, dropped = dpo.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
+    kept, dropped, _ = dpo.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
     assert len(kept) == 3
     assert not dropped
 

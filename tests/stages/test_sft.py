@@ -67,7 +67,7 @@ def test_the_loss_falls_and_the_folder_holds_a_model_that_stops(world: Path, tmp
     assert rows[0]["loss"] > 2 * rows[-1]["loss"]
     assert numbers["validation_loss"] < numbers["validation_loss_before"] / 2
     assert numbers["validation_loss"] == min(row["validation_loss"] for row in rows if "validation_loss" in row)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.txt", "metrics.jsonl", "model"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["doctor.html", "log.txt", "metrics.jsonl", "model"]
     assert not list((tmp_path / "model").glob("*.bin"))
     stop = json.loads((tmp_path / "model" / "generation_config.json").read_text())["eos_token_id"]
     assert stop == sorted(chat.end_ids(build.read_tokenizer(tmp_path / "model")))
@@ -184,3 +184,20 @@ def test_a_mixture_made_with_another_tokenizer_is_refused(world: Path, tmp_path:
     here.inputs = {**here.inputs, "mix": Finished(tmp_path / "mix", {"stage": "mixture"})}
     with pytest.raises(DataError, match="another tokenizer"):
         sft.train(words(), here, CPU)
+
+
+def test_rows_that_would_teach_something_else_are_refused_before_the_weights_load(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mixture whose rows lost their end marks after it was built."""
+    rows = list(mixture.load(world / "mix" / "rows.jsonl"))
+    cut = [{**row, **{name: row[name][:-1] for name in ("input_ids", "labels")}} for row in rows]
+    here = opened(world, tmp_path / "out")
+    tiny.write_rows(tmp_path / "mix" / "rows.jsonl", cut)
+    for name in ("ledger.json", "validation.jsonl"):
+        (tmp_path / "mix" / name).symlink_to(world / "mix" / name)
+    here.inputs = {**here.inputs, "mix": Finished(tmp_path / "mix", {"stage": "mixture"})}
+    monkeypatch.setattr(build, "load", None)
+    with pytest.raises(DataError, match=f"{len(rows)}: an answer does not end in a learnt end mark"):
+        sft.train(words(), here, CPU)
+    assert (tmp_path / "out" / "doctor.html").exists()

@@ -50,8 +50,8 @@ def runs(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, request: pytes
     given = ["--data-root", request.config.getoption("--data-root").resolve(), "--runs", runs]
     start = f"start={{folder: {smollm2}}}"
     steps = ["optim.batch_size=4", "optim.warmup=0"]  # a warm-up would begin at rate 0, and these are few updates
-    _train("sft", given, [start, *steps, "data.0.rows=8", "data.1.rows=8", "max_length=256"])
-    _train("dpo", given, [*steps, "data.0.rows=16", "data.1.rows=16", "max_length=512", "optim.epochs=1"])
+    _train("sft", given, [start, *steps, "data.0.rows=8", "data.1.rows=8", "max_length=256", "overlong=0.9"])
+    _train("dpo", given, [*steps, "data.0.rows=16", "data.1.rows=16", "max_length=512", "overlong=0.9", "optim.epochs=1"])
     return runs / "smollm2-135m"
 
 
