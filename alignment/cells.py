@@ -53,6 +53,8 @@ def measure(recipe: recipe.Experiment, here: run.Run, hardware: Hardware) -> dic
         head = f"# cell of {here.path.name}: {cell.label}, seed {cell.seed}\n"
         run.write_text(folder / f"{name}.yaml", head + yaml.safe_dump(words, sort_keys=False, allow_unicode=True))
     training = ("-m", "alignment", "run", "--runs", str(here.path), "--on", hardware.name, "--resume")
+    if here.data_root:
+        training += ("--data-root", str(here.data_root))
     workers = Workers(here, recipe.budget_cpu_hours, hardware)
     for item in before:  # each may read the one before
         workers.all([Job(item.name, (*training, str(folder / item.file.name)))])
