@@ -147,6 +147,19 @@ def index(
 
 
 @app.command()
+def audit(
+    path: Annotated[Path, typer.Argument(help="A finished corpus run with `keep_index: true`.")],
+    documents: Annotated[int, typer.Option("--documents", min=1, help="How many to join exactly with all.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the documents.")] = 0,
+) -> None:
+    """Measure recall and precision of near-duplicate removal against exact Jaccard similarity."""
+    from alignment.corpus import audit as exactly
+
+    for line in exactly.lines(exactly.of_run(path, size=documents, seed=seed)):
+        typer.echo(line)
+
+
+@app.command()
 def pin(
     file: Annotated[Path, typer.Argument(help="A data card (.md) or a recipe (.yaml) with `revision: unpinned`.")],
 ) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -21,13 +20,12 @@ from pydantic import Field, field_validator, model_validator
 
 from alignment import layouts, rows, schema
 from alignment.corpus import readers
-from alignment.corpus.documents import Document
+from alignment.corpus.remote import asking_hub as asking_hub
 from alignment.errors import DataError, HubError, RecipeError
 from alignment.recipe import UNPINNED
 
 CARDS = Path("data_cards")
 DOCUMENTS, ITEMS = "documents", "items"  # items: read by an evaluation task, never by a stage
-SECRET = re.compile(r"(?<=Bearer )[^\s'\"]+|hf_[A-Za-z0-9]{20,}")  # a token, as an error of the transport may repeat it
 READERS = (DOCUMENTS, ITEMS, *layouts.INSTRUCTIONS, *layouts.PAIRS)  # `kto` gives rows and pairs
 
 RelativePath = Annotated[str, Field(min_length=1)]
@@ -98,6 +96,7 @@ class Opened:
     card: Card
     paths: tuple[Path, ...]
     digest: str
+    streamed: tuple[str, ...] = ()  # instead of paths: names in the hub repository, read from there without a copy
     rows_read: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -105,15 +104,16 @@ class Opened:
         """What a manifest says of it."""
         return {"revision": self.card.revision, "rows": self.rows_read, "digest": self.digest}
 
-    def documents(self) -> Iterator[Document]:
-        """Read raw documents; what a row does not say about itself, the card says."""
+    def files(self) -> tuple[readers.File, ...]:
+        """Name the files of raw documents, each by what tells it apart from the others."""
         self._expect((DOCUMENTS,), "documents")
-        self.rows_read = 0
-        for path in self.paths:
-            for found in readers.read(path, self.card.domain, dump=f"{self.card.name}/{path.name}"):
-                self.rows_read += 1
-                language = self.card.language if found.language == readers.UNKNOWN else found.language
-                yield replace(found, id=f"{found.dump}:{found.id}", language=language)
+        if self.streamed:
+            hub = f"{self.card.hub}@{self.card.revision}"
+            return tuple(readers.File(f"{self.card.name}/{name}", f"{hub}/{name}", on_hub=True) for name in self.streamed)
+        above = os.path.commonpath([path.parent for path in self.paths])
+        return tuple(
+            readers.File(f"{self.card.name}/{path.relative_to(above).as_posix()}", str(path)) for path in self.paths
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read instruction rows."""
@@ -142,11 +142,20 @@ class Opened:
             raise DataError(f"card {self.card.name}: reader {self.card.reader!r} gives no {what}. Name another card.")
 
 
-def open_card(name: str, data_root: Path | None, *, training: bool, folder: Path = CARDS) -> Opened:
-    """Find a card's files: the train splits for a training stage, the held-out ones otherwise."""
+def open_card(name: str, data_root: Path | None, *, training: bool, stream: bool = False, folder: Path = CARDS) -> Opened:
+    """Find a card's files: the train splits for a training stage, the held-out ones otherwise.
+
+    `stream`: what is not below the data root stays on the hub, and its commit stands for its content.
+    """
     card = load(name, folder)
-    paths = resolve(card, data_root, training=training)
     read_as = json.dumps([card.reader, card.fill, card.language, card.domain], sort_keys=True)
+    splits = _splits(card, training=training)
+    if stream and card.hub and not (data_root and _local(card, splits, data_root)):
+        _pinned(card)
+        names = tuple(name for split in splits for name in split.hub_files or split.files)
+        whole = f"{read_as}{card.hub}@{card.revision} {json.dumps(names)}"
+        return Opened(card, (), hashlib.sha256(whole.encode()).hexdigest(), names)
+    paths = resolve(card, data_root, training=training)
     return Opened(card, tuple(paths), hashlib.sha256((read_as + digest(paths)).encode()).hexdigest())
 
 
@@ -183,10 +192,7 @@ def front_matter(text: str, path: Path) -> str:
 
 def resolve(card: Card, data_root: Path | None, *, training: bool) -> list[Path]:
     """Name the files of a card: local copies below the data root, else from the hub at the pinned revision."""
-    splits = [split for split in card.splits.values() if (split.role == "train") == training]
-    if not splits:
-        kind = "every split is held out, so no training stage may read it" if training else "it has no held-out split"
-        raise DataError(f"card {card.name}: {kind}. Name another card.")
+    splits = _splits(card, training=training)
     local = _local(card, splits, data_root) if data_root is not None else []
     if local:
         other = [split for split in card.splits.values() if split not in splits]
@@ -210,20 +216,12 @@ def digest(paths: Sequence[Path]) -> str:
     return whole.hexdigest()
 
 
-@contextmanager
-def asking_hub(what: str) -> Iterator[None]:
-    """Turn what the hub client raises into one sentence."""
-    from httpx2 import HTTPError  # the transport of huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        yield
-    except (HTTPError, HFValidationError, OSError) as error:
-        reason = SECRET.sub("***", str(error)).strip().splitlines() or [type(error).__name__]
-        raise HubError(
-            f"{what}: the hub does not answer, or does not know it ({reason[0]}). "
-            "Check name and network (HF_ENDPOINT names another hub), or use a local copy."
-        ) from None
+def _splits(card: Card, *, training: bool) -> list[Split]:
+    splits = [split for split in card.splits.values() if (split.role == "train") == training]
+    if not splits:
+        kind = "every split is held out, so no training stage may read it" if training else "it has no held-out split"
+        raise DataError(f"card {card.name}: {kind}. Name another card.")
+    return splits
 
 
 def _local(card: Card, splits: Sequence[Split], data_root: Path) -> list[Path]:
@@ -237,14 +235,16 @@ def _local(card: Card, splits: Sequence[Split], data_root: Path) -> list[Path]:
     return list(dict.fromkeys(file for files in found.values() for file in files))
 
 
-def _fetched(card: Card, splits: Sequence[Split]) -> list[Path]:
+def _pinned(card: Card) -> None:
     if card.revision == UNPINNED:
         raise HubError(
             f"card {card.name}: {card.hub} has no pinned revision, so tomorrow's rows may be others. "
             f"Run `python -m alignment pin {CARDS / card.name}.md` once, or give --data-root with a local copy."
         )
-    import os
 
+
+def _fetched(card: Card, splits: Sequence[Split]) -> list[Path]:
+    _pinned(card)
     from huggingface_hub import hf_hub_download
 
     names = [name for split in splits for name in split.hub_files or split.files]

@@ -161,7 +161,7 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
         words=words,
         inputs={name: found.fingerprint for name, found in inputs.items()} | start,
         cards={name: card.about() for name, card in cards.items()} | _installed(item.recipe),
-        hardware=asdict(machine),
+        hardware=asdict(machine) | {"cluster": machine.cluster and machine.cluster.model_dump()},
     )
     if done := _finished(item.path, planned):
         _say(machine, f"{item.name} ({item.recipe.stage}): finished before, skipped. {_line(done.numbers)}")
@@ -180,6 +180,7 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
             recipe_text=item.file.read_text(encoding="utf-8"),
             data_root=data_root,
         )
+        live.data_root = data_root
         numbers = stage(item.recipe, live, machine)
         live.manifest["cards"].update((name, card.about()) for name, card in cards.items())  # with the rows it gave
         sealed = run.finish(live, numbers)
@@ -206,7 +207,11 @@ def _cards(words: recipe.Recipe, data_root: Path | None) -> dict[str, Any]:
         return {}
     from alignment import data_card
 
-    return {name: data_card.open_card(name, data_root, training=True) for name in sorted(words.cards())}
+    sources = words.data if isinstance(words, recipe.Corpus) else ()
+    streamed = {source.card for source in sources if source.stream}
+    return {
+        name: data_card.open_card(name, data_root, training=True, stream=name in streamed) for name in sorted(words.cards())
+    }
 
 
 def _installed(words: recipe.Recipe) -> dict[str, dict[str, Any]]:

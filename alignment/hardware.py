@@ -12,12 +12,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field, model_validator
+
 from alignment import recipe, schema
 from alignment.errors import HardwareError
 
 PROFILES = Path("recipes/hardware")
 SHORT = 192  # tokens: up to here training on a CPU is faster without SDPA's fused kernel
 HUB_KERNEL = "kernels-community/flash-attn2"  # the kernel as a hub download, without compiling
+
+
+class Cluster(schema.Words):
+    """Who works on the shards of a corpus: one of datatrove's executors. All machines see the same folders."""
+
+    executor: Literal["local", "slurm", "ray"]
+    workers: schema.Positive  # tasks at a time
+    partition: str | None = None  # slurm
+    hours: schema.Positive | None = None  # slurm: the limit of a task
+    memory_gb: schema.Positive = 4  # slurm and ray: of a task
+    sbatch: dict[str, str] = Field(default_factory=dict)  # slurm: what else the site asks for (account, qos)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Cluster:
+        slurm = self.executor == "slurm"
+        if bool(self.partition) != slurm or bool(self.hours) != slurm or (self.sbatch and not slurm):
+            raise ValueError("partition, hours and sbatch go with executor: slurm, which needs the first two")
+        return self
 
 
 class Profile(schema.Words):
@@ -31,6 +51,7 @@ class Profile(schema.Words):
     processes: schema.Positive = 1
     threads: schema.Positive | None = None  # per process; unset: cores / processes
     compile: bool = False  # pre-training: torch.compile of the layers; takes minutes before the first update
+    cluster: Cluster | None = None  # corpus; unset: a process for each thread of this machine
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,7 @@ class Hardware:
     processes: int
     threads: int
     compile: bool = False
+    cluster: Cluster | None = None
 
     @property
     def main(self) -> bool:
@@ -101,6 +123,7 @@ def prepare(name: str) -> Hardware:
         processes=profile.processes,
         threads=int(os.environ.get("OMP_NUM_THREADS", threads)),
         compile=profile.compile,
+        cluster=profile.cluster,
     )
 
 

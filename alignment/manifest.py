@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 FORMAT = "plumbline-run-1"
-FREE = ("fits", "budget_cpu_hours", "keep_turn", "overlong")  # fields that change nothing that is learnt or measured
+# Fields of a recipe that change nothing that is learnt or measured.
+FREE = ("fits", "budget_cpu_hours", "keep_turn", "overlong", "memory_bytes")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 Card = Mapping[str, Any]  # of a data card: revision, rows, digest
@@ -40,7 +41,7 @@ def compose(
 def fingerprint(words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str]) -> str:
     """Hash what a stage will do: its recipe, the fingerprints of its inputs, the digests of its data.
 
-    Not the location, not the hardware, not the profiles it fits, the CPU time it may take or the gate it must pass.
+    Not the location, not the hardware, not the profiles it fits, the CPU time and memory it may take or the gate it must pass.
     """
     known = {key: value for key, value in words.items() if key not in FREE}
     text = json.dumps({"recipe": known, "inputs": inputs, "cards": cards}, sort_keys=True, default=str)

@@ -18,7 +18,6 @@ from alignment.errors import RecipeError
 from alignment.schema import Name, Positive, Rate, Share, Words
 from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
-from alignment.section import Filters as Filters
 from alignment.section import Guard as Guard
 from alignment.section import Judged as Judged
 from alignment.section import Measure as Measure
@@ -29,6 +28,8 @@ from alignment.section import PretrainOptim as PretrainOptim
 from alignment.section import RawText as RawText
 from alignment.section import Source as Source
 from alignment.section import Start as Start
+from alignment.section import Strings as Strings
+from alignment.sieve import Filters as Filters
 
 
 class Recipe(Words):
@@ -100,15 +101,28 @@ class Corpus(Recipe):
     stage: Literal["corpus"]
     data: Annotated[tuple[RawText, ...], Field(min_length=1)]
     near: Near = Near()
+    strings: Strings | None = None  # lines and long runs that documents repeat; unset: they stay
     filters: Filters = Filters()
     against: Name | None = None  # the run whose held-out sets must not be contained
     shares: dict[str, Share]
+    languages: dict[str, Share] = Field(default_factory=dict)  # of each domain's bytes; unset: as they come
     max_epochs: Rate = 1.0
+    max_epochs_of: dict[str, Rate] = Field(default_factory=dict)  # domains with a cap of their own
     bytes: Positive
     held_out: Share = 0.01
+    max_document_bytes: Positive = 4 << 20  # what is larger is put aside unread
+    index: tuple[Name, ...] = ()  # earlier corpus runs that kept their index: what they hold is a duplicate here
+    keep_index: bool = False  # keep the unique documents and their signatures, for a later `index:`
+    memory_bytes: Positive = 4 << 30  # of all processes together; changes how, not what
 
     def _direct_runs(self) -> set[str]:
-        return {self.against} if self.against else set()
+        return {name for name in (self.against, *self.index) if name}
+
+    @model_validator(mode="after")
+    def _caps(self) -> Corpus:
+        if unknown := sorted(set(self.max_epochs_of) - set(self.shares)):
+            raise ValueError(f"max_epochs_of: {', '.join(unknown)} has no share")
+        return self
 
 
 class Tokenizer(Recipe):
@@ -135,10 +149,11 @@ class Shards(Recipe):
     stage: Literal["shards"]
     data: Name
     tokenizer: Name
+    held_out: Name | None = None  # a corpus whose documents are the held-out split; unset: what `data` holds out
     shard_tokens: Positive = 100_000_000
 
     def _direct_runs(self) -> set[str]:
-        return {self.data, self.tokenizer}
+        return {name for name in (self.data, self.tokenizer, self.held_out) if name}
 
 
 class Pretrain(Recipe):

@@ -2,7 +2,7 @@
 
 `begin()` writes an unfinished `run.json`, the stage fills the directory, `finish()` lists every output with bytes and
 sha256 and replaces `run.json` atomically. A finished manifest means finished files; `read()` refuses anything else.
-`eval/`, `log.txt`, `checkpoints/` and runs within a run (the cells of an experiment) lie outside the seal.
+`eval/`, `log.txt`, `checkpoints/`, `steps/` and runs within a run (the cells of an experiment) lie outside the seal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from alignment.terminal import console as console
 
 MANIFEST = "run.json"
 HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
-OUTSIDE = ("eval", "checkpoints", "log.txt", MANIFEST)
+WORKING = ("checkpoints", "steps")  # what a run continues from; goes when it is sealed
+OUTSIDE = ("eval", *WORKING, "log.txt", MANIFEST)
 # What a run holds before its stage has made anything.
 OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl", "doctor.html"}
 
@@ -67,6 +68,7 @@ class Run:
     manifest: dict[str, Any]
     data_root: Path | None = None  # where local copies of data sets lie
     started: float = field(default_factory=time.monotonic)
+    data_root: Path | None = None  # where the cards' files are; the cells of an experiment look there too
 
     def log(self, **row: Any) -> None:
         """Append one line to metrics.jsonl."""
@@ -170,7 +172,8 @@ def finish(run: Run, numbers: Mapping[str, Any]) -> Finished:
     }
     sealed["seal"] = _seal(sealed)
     write_text(run.path / MANIFEST, json.dumps(sealed, indent=1))
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)  # last: a run that dies before it is sealed needs them
+    for name in WORKING:  # last: a run that dies before it is sealed needs them
+        shutil.rmtree(run.path / name, ignore_errors=True)
     return Finished(run.path, sealed)
 
 

@@ -53,15 +53,23 @@ class RawText(Words):
     run: Name | None = None
     card: Name | None = None
     installed: Literal["stdlib", "packages"] | None = None  # text that every machine with the requirements has
+    files: tuple[str, ...] = ()  # of the card, by pattern (`2024-10/*`); unset: all
+    stream: bool = False  # read the card's files from the hub as they come, without a copy here
+    ids: tuple[str, ...] = ()  # only documents whose id has one of these patterns (`*:guide/*`)
+    text: str = "text"  # the field of a row that holds it
+    dump: Annotated[str, Field(min_length=1)] | None = None  # the delivery it belongs to; unset: each file is its own
     domain: str | None = None
     rows: Positive | None = None  # the first so many
     limit_bytes: Positive | None = None
     dedup: bool = True  # False: near-duplicates stay (templated text); exact ones always go
+    max_bad_share: Share = 0.01  # of its rows and of its files: with more that cannot be read, the run stops
 
     @model_validator(mode="after")
     def _one(self) -> RawText:
         if sum(value is not None for value in (self.run, self.card, self.installed)) != 1:
             raise ValueError("give exactly one of run, card and installed")
+        if not self.card and (self.files or self.stream or self.text != "text"):
+            raise ValueError("files, stream and text go with card")
         return self
 
 
@@ -72,16 +80,16 @@ class Near(Words):
     hashes: Positive = 112
     bands: Positive = 28  # four rows each: finds 99.9 % of the pairs at J = 0.7, which are then verified
     threshold: Share = 0.7
+    keep: Literal["longest", "newest", "best", "first"] = "longest"  # of a cluster; newest and best by fields of the rows
 
 
-class Filters(Words):
-    """Quality rules. A document that breaks one goes, and the ledger says which."""
+class Strings(Words):
+    """Text below whole documents that many repeat. The first document that has it keeps it; code is left whole."""
 
-    min_characters: Positive = 200
-    max_characters: Positive = 1_000_000
-    max_symbol_share: Share = 0.45
-    max_repeated_line_share: Share = 0.3
-    min_letter_share: Share = 0.25
+    line_characters: Positive = 30  # shorter lines may be repeated
+    line_documents: Positive = 10  # a line may stand in so many documents
+    run_tokens: Positive = 50
+    run_documents: Positive = 1  # a run of so many tokens may stand in so many documents
 
 
 class Model(Words):

@@ -106,7 +106,7 @@ def _ids(engine: Engine, text: str) -> list[int]:
 
 
 def _texts(path: Path, limit: int | None) -> list[str]:
-    found = [document.text for document in readers.read(path, "", path.name)][:limit]
+    found = [document.text for document in readers.whole(path)][:limit]
     if not any(text.strip() for text in found):
         raise DataError(f"{path}: holds no text. Nothing can be measured.")
     return [text for text in found if text]

@@ -1,9 +1,10 @@
-"""A hub on this machine: enough of its interface to resolve a revision and to fetch small files."""
+"""A hub on this machine: enough of its interface to resolve a revision, to list files and to fetch small ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def serve(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[str]:
         def _answer(self, *, send_body: bool) -> None:
             parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
             body, headers = self._info(parts[1:]) if parts[0] == "api" else self._file(parts)
-            self.send_response(200 if body is not None else 404)
+            self.send_response(404 if body is None else 206 if "Range" in self.headers else 200)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body or b"")))
@@ -39,10 +44,14 @@ def serve(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[str]:
                 self.wfile.write(body or b"")
 
         def _info(self, parts: list[str]) -> tuple[bytes | None, dict[str, str]]:
-            """/api/{models|datasets}/ORG/NAME[/revision/REV]"""
+            """/api/{models|datasets}/ORG/NAME[/{revision|tree}/REV[/FOLDER]]"""
             files = repositories.get("/".join(parts[:3]))
-            if files is None or not self._known(parts[4] if parts[3:4] == ["revision"] else "main"):
+            if files is None or not self._known(parts[4] if parts[3:4] in (["revision"], ["tree"]) else "main"):
                 return None, {"X-Error-Code": "RepoNotFound"}
+            if parts[3:4] == ["tree"]:
+                inside = {name: body for name, body in files.items() if name.split("/")[:-1] == parts[5:]}
+                listed = [{"type": "file", "path": n, "size": len(b), "oid": etag(b)} for n, b in inside.items()]
+                return json.dumps(listed).encode(), {"Content-Type": "application/json"}
             found = {
                 "id": "/".join(parts[1:3]),
                 "sha": COMMIT,
@@ -60,8 +69,10 @@ def serve(repositories: Mapping[str, Mapping[str, bytes]]) -> Iterator[str]:
             files = repositories.get("/".join(parts[:3]), {})
             if parts[3:4] != ["resolve"] or not self._known(parts[4]) or name not in files:
                 return None, {"X-Error-Code": "EntryNotFound"}
-            etag = hashlib.sha256(files[name]).hexdigest()
-            return files[name], {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
+            body = files[name]
+            if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                body = body[int(wanted[1]) : int(wanted[2] or len(body)) + 1]
+            return body, {"ETag": f'"{etag(files[name])}"', "X-Repo-Commit": COMMIT}
 
         @staticmethod
         def _known(revision: str) -> bool:

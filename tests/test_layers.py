@@ -16,6 +16,7 @@ LAYERS = [
     ("alignment.schema", 2),
     ("alignment.corpus.documents", 2),
     ("alignment.section", 2),
+    ("alignment.sieve", 2),
     ("alignment.recipe", 2),
     ("alignment.manifest", 2),
     ("alignment.run", 2),

@@ -1,130 +1,286 @@
 """Exact and near duplicates, sought over all dumps together (paper 2.1, Table 1).
 
-Exact: equal after lower-casing and folding white space; the first stays. Near: MinHash signatures are cut into bands,
-documents that agree in a band are candidates, and a candidate pair counts only if the exact Jaccard similarity of the
-two sets of n-grams reaches the threshold. Pairs are joined transitively; of each group the longest text stays and, of
-equally long ones, the smallest id. Pairs are joined in the order of their later member, so the number of joins up to
-any document is what deduplication would have removed had the corpus ended there: the curve of the paper's Table 1.
+Exact: equal after lower-casing and folding white space; the first stays. Near: documents that agree in a band of their
+MinHash signatures are candidates, and a candidate pair counts only if the exact Jaccard similarity of the two sets of
+n-grams reaches the threshold. Pairs are joined transitively, and a rule says which of each cluster stays. Pairs are
+joined in the order of their later member, so the number of joins up to any document is what deduplication would have
+removed had the corpus ended there: the curve of the paper's Table 1, and why a new dump can be held against a kept index.
+
+Memory: some 60 bytes a document, and the candidate pairs of one band; those of all bands may lie on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rensa import RMinHash
 from xxhash import xxh3_128_digest
 
-from alignment.corpus import ngrams
+from alignment.corpus import minhash, ngrams, tokens
 from alignment.corpus.documents import Document
 from alignment.corpus.ngrams import Hashes
-from alignment.errors import RecipeError
+from alignment.errors import DataError
 
 CODE = "code"  # in domains whose name holds this, marks are tokens too
 WINDOW = 256  # in a band's bucket a document meets this many before it: a bucket of thousands costs no square
+BLOCK = 4096  # documents whose candidates of all bands are joined at once
+HELD = 1 << 23  # shingles of candidates that are held at once
+
+Places = NDArray[np.int64]
+Rule = Literal["longest", "newest", "best", "first"]
+
+
+class Sketched(Protocol):
+    """What clusters are made from: `minhash.Store`, or sketches in memory."""
+
+    counts: Places
+
+    @property
+    def bands(self) -> int: ...
+    def keys(self, band: int) -> Hashes: ...
+    def grams(self, position: int) -> Hashes: ...
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """By position: the cluster's smallest position, and how many clusters the document joined to one before it."""
+
+    root: Places
+    joins: Places
+    candidates: int
+    verified: int
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What a search found, by position: the survivor of each lost document, and whether the document was a join."""
+    """What a search in a list found, by position: the survivor of each lost document, and how much each document joined."""
 
     survivor: dict[int, int]
-    joins: NDArray[np.bool_]
+    joins: Places
     pairs: int = 0
     candidates: int = 0
 
 
+# -- exact ------------------------------------------------------------------------------------------------------------
+
+
+def digest(text: str) -> bytes:
+    """Digest a text up to case and white space (16 bytes)."""
+    return xxh3_128_digest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
+
+
+def first_equal(digests: Hashes) -> Places:
+    """Find for each position the first with the same digest (N x 2); itself where it is the first."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal digests stay in the order of their positions
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (digests[order[1:]] != digests[order[:-1]]).any(axis=1)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+    return first
+
+
 def exact(documents: Sequence[Document]) -> Duplicates:
     """Find documents equal to an earlier one up to case and white space."""
-    first: dict[bytes, int] = {}
-    survivor = {}
-    for position, document in enumerate(documents):
-        digest = xxh3_128_digest(" ".join(document.text.lower().split()).encode())
-        if first.setdefault(digest, position) != position:
-            survivor[position] = first[digest]
-    joins = np.zeros(len(documents), np.bool_)
-    joins[list(survivor)] = True
-    return Duplicates(survivor, joins)
+    digests = np.frombuffer(b"".join(digest(document.text) for document in documents), np.uint64).reshape(-1, 2)
+    return _lost(first_equal(digests))
 
 
-def near(documents: Sequence[Document], *, shingle: int, hashes: int, bands: int, threshold: float, seed: int) -> Duplicates:
+def _lost(stays: Places) -> Duplicates:
+    gone = np.flatnonzero(stays != np.arange(len(stays)))
+    joins = np.zeros(len(stays), np.int64)
+    joins[gone] = 1
+    return Duplicates(dict(zip(gone.tolist(), stays[gone].tolist(), strict=True)), joins)
+
+
+# -- near -------------------------------------------------------------------------------------------------------------
+
+
+def near(
+    documents: Sequence[Document],
+    *,
+    shingle: int,
+    hashes: int,
+    bands: int,
+    threshold: float,
+    seed: int,
+    keep: Rule = "longest",
+) -> Duplicates:
     """Find documents whose n-grams have a Jaccard similarity of at least `threshold` with another's."""
-    if hashes % bands:
-        raise RecipeError(f"near: {hashes} hashes cannot be cut into {bands} equal bands. Use a divisor of {hashes}.")
-    grams = [shingles(document, shingle) for document in documents]
-    pairs = _candidates(_signatures(grams, hashes, seed), bands)
-    groups = _Groups(len(documents))
-    joins = np.zeros(len(documents), np.bool_)
-    verified = 0
-    for earlier, later in pairs.tolist():
-        if groups.find(earlier) != groups.find(later) and jaccard(grams[earlier], grams[later]) >= threshold:
-            groups.join(earlier, later)
-            joins[later] = True
-            verified += 1
-    return Duplicates(_survivors(documents, groups), joins, verified, len(pairs))
+    texts, code = [document.text for document in documents], [CODE in document.domain for document in documents]
+    found = minhash.sketch(texts, code, shingle=shingle, hashes=hashes, bands=bands, seed=seed)
+    clusters = cluster(_Held(found), threshold)
+    stays = survivors(clusters, keep, lengths=np.array([len(text) for text in texts], np.float64))
+    return Duplicates(_lost(stays).survivor, clusters.joins, clusters.verified, clusters.candidates)
 
 
-def shingles(document: Document, n: int) -> Hashes:
-    """The sorted set of a document's n-grams: of words, of characters in Chinese, of words and marks in code."""
-    tokens = ngrams.hashes(ngrams.words(document.text, marks=CODE in document.domain))
-    return np.unique(ngrams.Windows(tokens).of(min(n, max(len(tokens), 1))))
+class _Held:
+    """Sketches in memory."""
+
+    def __init__(self, found: minhash.Sketch) -> None:
+        self.counts, self._found, self._ends = found.counts, found, np.cumsum(found.counts)
+        self.bands = found.keys.shape[1]
+
+    def keys(self, band: int) -> Hashes:
+        return self._found.keys[:, band]
+
+    def grams(self, position: int) -> Hashes:
+        return ngrams.distinct(self._found.grams[self._ends[position] - self.counts[position] : self._ends[position]])
+
+
+def cluster(
+    found: Sketched,
+    threshold: float,
+    among: NDArray[np.bool_] | None = None,
+    kept: Places | None = None,
+    scratch: Path | None = None,
+) -> Clusters:
+    """Join documents whose Jaccard similarity reaches the threshold, of those that share a band.
+
+    `among` False: takes no part. `kept`: the roots of an earlier run for the first positions, which are not compared with
+    each other again. `scratch`: a folder for the candidates, which are else held in memory.
+    """
+    size = len(found.counts)
+    if size >= 2**32:
+        raise DataError(f"near: {size:,} documents in one step; 4,294,967,295 are the most. Deduplicate in parts.")
+    taking = np.flatnonzero((found.counts > 0) & (True if among is None else among))
+    before = 0 if kept is None else len(kept)
+    bands = [_stored(_pairs(found.keys(band)[taking], taking, before), scratch, band) for band in range(found.bands)]
+    groups = _Groups(size, kept)
+    joins = np.zeros(size, np.int64)
+    close = _Close(found, threshold)
+    candidates = verified = 0
+    for pairs in _in_order(bands, size):
+        candidates += len(pairs)
+        for pair in pairs.tolist():
+            later, earlier = pair >> 32, pair & 0xFFFFFFFF
+            if groups.find(earlier) != groups.find(later) and close(earlier, later):
+                groups.join(earlier, later)
+                joins[later] += 1
+                verified += 1
+    return Clusters(groups.roots(), joins, candidates, verified)
+
+
+def _pairs(keys: Hashes, positions: Places, before: int) -> Hashes:
+    """Pairs that share a key, as later * 2**32 + earlier, in order; none of two positions below `before`."""
+    order = np.argsort(keys, kind="stable")
+    bucket, members = keys[order], positions[order]
+    found = [np.zeros(0, np.uint64)]
+    left = np.arange(len(order))  # those whose bucket goes on at this distance
+    for distance in range(1, min(WINDOW, len(order) - 1) + 1):
+        left = left[: np.searchsorted(left, len(order) - distance)]
+        left = left[bucket[left + distance] == bucket[left]]
+        if not len(left):
+            break
+        later = members[left + distance]
+        new = later >= before
+        found.append((later[new] << 32 | members[left[new]]).astype(np.uint64))
+    pairs = np.concatenate(found)
+    pairs.sort()
+    return pairs
+
+
+def _stored(pairs: Hashes, scratch: Path | None, band: int) -> Hashes:
+    if scratch is None or not len(pairs):
+        return pairs
+    file = scratch / f"candidates-{band:03d}"
+    pairs.tofile(file)
+    mapped = np.memmap(file, np.uint64, "r")
+    file.unlink()  # the mapping keeps it
+    return mapped
+
+
+def _in_order(bands: Sequence[Hashes], size: int) -> Iterator[Hashes]:
+    """The pairs of all bands, each once, by their later member."""
+    borders = np.array([*range(0, size, BLOCK), size], np.uint64) << np.uint64(32)
+    cuts = [np.searchsorted(band, borders).tolist() for band in bands]
+    for block in range(len(borders) - 1):
+        pairs = [band[cut[block] : cut[block + 1]] for band, cut in zip(bands, cuts, strict=True)]
+        yield ngrams.distinct(np.concatenate(pairs))
+
+
+class _Close:
+    """Whether two documents are as similar as the threshold asks. Recent sets are held."""
+
+    def __init__(self, found: Sketched, threshold: float) -> None:
+        self.found, self.threshold = found, threshold
+        self.sets: dict[int, Hashes] = {}
+        self.held = 0
+
+    def __call__(self, earlier: int, later: int) -> bool:
+        return jaccard(self._set(earlier), self._set(later)) >= self.threshold
+
+    def _set(self, position: int) -> Hashes:
+        if position not in self.sets:
+            if self.held > HELD:
+                self.sets.clear()
+                self.held = 0
+            self.sets[position] = self.found.grams(position)
+            self.held += len(self.sets[position])
+        return self.sets[position]
 
 
 def jaccard(left: Hashes, right: Hashes) -> float:
     """Shared share of two sorted sets. Two empty sets share nothing that could be judged."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    return shared / max(len(left) + len(right) - shared, 1)
-
-
-def _signatures(grams: Sequence[Hashes], hashes: int, seed: int) -> NDArray[np.uint32]:
-    if not grams:
-        return np.zeros((0, hashes), np.uint32)
-    offsets = np.cumsum([0, *map(len, grams)], dtype=np.uint64)
-    flat = np.concatenate(grams)
-    rows = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, hashes, seed).to_rows()
-    return np.array(rows, dtype=np.uint32)
-
-
-def _candidates(signatures: NDArray[np.uint32], bands: int) -> NDArray[np.int64]:
-    """Pairs (earlier, later) that agree in a band, each once, ordered by the later."""
-    found = [np.zeros((0, 2), np.int64)]
-    for band in np.hsplit(signatures, bands) if len(signatures) else ():
-        keys = np.ascontiguousarray(band).view(f"V{band.itemsize * band.shape[1]}").ravel()
-        group = np.unique(keys, return_inverse=True)[1]
-        members = np.argsort(group, kind="stable")
-        bucket = group[members]
-        for distance in range(1, min(WINDOW, len(members) - 1) + 1):
-            same = bucket[distance:] == bucket[:-distance]
-            if not same.any():
-                break
-            found.append(np.stack([members[:-distance][same], members[distance:][same]], axis=1))
-    pairs = np.unique(np.concatenate(found)[:, ::-1], axis=0)  # sorted by the later member, then the earlier
-    return pairs[:, ::-1]
+    both = np.concatenate([left, right])
+    both.sort(kind="stable")  # merges two sorted runs
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / max(len(both) - shared, 1)
 
 
 class _Groups:
-    """Union-find."""
+    """Union-find; a group's root is its smallest member."""
 
-    def __init__(self, size: int) -> None:
-        self.parent = list(range(size))
+    def __init__(self, size: int, kept: Places | None) -> None:
+        self.parent = array("q", np.arange(size, dtype=np.int64).tobytes())
+        if kept is not None:
+            self.parent[: len(kept)] = array("q", kept.astype(np.int64).tobytes())
 
     def find(self, member: int) -> int:
-        while self.parent[member] != member:
-            self.parent[member] = member = self.parent[self.parent[member]]
+        parent = self.parent
+        while parent[member] != member:
+            parent[member] = member = parent[parent[member]]
         return member
 
     def join(self, left: int, right: int) -> None:
-        self.parent[self.find(right)] = self.find(left)
+        low, high = sorted((self.find(left), self.find(right)))
+        self.parent[high] = low
+
+    def roots(self) -> Places:
+        root = np.array(self.parent, np.int64)
+        while len(moved := np.flatnonzero(root[root] != root)):
+            root[moved] = root[root[moved]]
+        return root
 
 
-def _survivors(documents: Sequence[Document], groups: _Groups) -> dict[int, int]:
-    members: dict[int, list[int]] = {}
-    for position in range(len(documents)):
-        members.setdefault(groups.find(position), []).append(position)
-    survivor = {}
-    for group in members.values():
-        best = min(group, key=lambda position: (-len(documents[position].text), documents[position].id))
-        survivor.update({position: best for position in group if position != best})
-    return survivor
+def survivors(
+    clusters: Clusters,
+    rule: Rule,
+    lengths: NDArray[np.float64] | None = None,
+    dates: NDArray[np.float64] | None = None,
+    quality: NDArray[np.float64] | None = None,
+) -> Places:
+    """Find for each position the document of its cluster that stays: itself, if it does. Of equals the first stays.
+
+    What is not known (nan) comes after all that is.
+    """
+    root = clusters.root
+    by = {"longest": lengths, "newest": dates, "best": quality, "first": np.zeros(len(root))}[rule]
+    if by is None:
+        raise DataError(f"near.keep: {rule}, and nothing to tell it by. Give lengths, dates or quality.")
+    order = np.lexsort((-np.nan_to_num(by.astype(np.float64), nan=-np.inf), root))  # stable: of equals the first
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = root[order[1:]] != root[order[:-1]]
+    stays = np.empty(len(order), np.int64)
+    stays[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+    return stays
+
+
+def shingles(document: Document, n: int) -> Hashes:
+    """The sorted set of a document's n-grams: of words, of characters in Chinese, of words and marks in code."""
+    found = tokens.scan([document.text], marks=CODE in document.domain)
+    return ngrams.distinct(minhash.shingles(found, n)[0])

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from alignment.errors import DataError
 
 
@@ -33,6 +35,7 @@ class Document:
         return len(self.text.encode())
 
 
+BATCH_DOCUMENTS, BATCH_BYTES = 1024, 4 << 20
 NAMES = tuple(field.name for field in fields(Document))
 
 
@@ -49,7 +52,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def row(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     """Read one line as a JSON object with a `text`."""
     try:
-        value = json.loads(line.decode())
+        value = parse(line)
         if isinstance(value, dict) and isinstance(value.get("text"), str):
             value["text"].encode()
             return where, value
@@ -67,14 +70,44 @@ def read(path: Path) -> Iterator[Document]:
         yield Document(**value)
 
 
+def parse(line: bytes) -> Any:
+    """Read JSON in UTF-8. Raises ValueError; what only Python calls JSON (NaN, half a surrogate pair) is read too."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return json.loads(line.decode())
+
+
+def line(document: Document) -> bytes:
+    """Say a document as one line of JSON in UTF-8."""
+    record = {name: getattr(document, name) for name in NAMES}
+    try:
+        return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a number beyond 64 bits
+        return (json.dumps(record, ensure_ascii=False, default=str) + "\n").encode()
+
+
 def write(path: Path, documents: Iterable[Document]) -> int:
     """Write documents, one JSON object a line; return how many."""
     draft = path.with_name(path.name + ".part")
     count = 0
-    with draft.open("w", encoding="utf-8", newline="\n") as out:
+    with draft.open("wb") as out:
         for document in documents:
-            record = {name: getattr(document, name) for name in NAMES}
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            out.write(line(document))
             count += 1
     os.replace(draft, path)
     return count
+
+
+def batches(found: Iterable[Document]) -> Iterator[list[Document]]:
+    """Collect documents until there are many, or much text."""
+    batch: list[Document] = []
+    size = 0
+    for document in found:
+        batch.append(document)
+        size += document.bytes
+        if len(batch) == BATCH_DOCUMENTS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,71 +1,93 @@
-"""Quality rules that look at one document: each names the reason why it goes.
+"""Quality rules that look at one document: each has a name, a threshold from the recipe and a reason why it takes.
 
-The thresholds come from the recipe; the paper names the criteria (linguistic and semantic quality) but no values.
-Shares are of characters that are not white space.
+The paper names the criteria (2.1: linguistic and semantic quality) but no values. `measures` counts, `judges` asks
+models, lists and the row itself; all ask one `Reading`. What is not one of the first five rules of the recipe passes
+over code, in domains named so.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from alignment.corpus import judges, measures
 from alignment.corpus.documents import Document
+from alignment.corpus.reading import CODE, Reading
+from alignment.sieve import Filters
 
-Filter = Callable[[Document], str | None]  # None keeps it; text is the reason it goes
-
-LETTERS = re.compile(r"[^\W\d_]+")
-SYMBOLS = re.compile(r"(?:[^\w\s]|_)+")
-
-
-def shorter_than(characters: int) -> Filter:
-    """Refuse documents with fewer characters."""
-    reason = f"shorter than {characters} characters"
-    return lambda document: reason if len(document.text) < characters else None
+ANYWHERE = {"characters", "letter_share", "symbol_share", "repeated_line_share"}
+SAID = {"min_characters": "shorter than {} characters", "max_characters": "longer than {} characters"}
 
 
-def longer_than(characters: int) -> Filter:
-    """Refuse documents with more characters, where a single one would outweigh its domain."""
-    reason = f"longer than {characters} characters"
-    return lambda document: reason if len(document.text) > characters else None
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the recipe: its field, its threshold, and the reason it gives for what it takes."""
+
+    name: str
+    threshold: Any
+    reason: str
+    breaks: Callable[[Reading], bool]
 
 
-def letters_below(share: float) -> Filter:
-    """Refuse tables of numbers and drawings: too few letters of any script."""
-    reason = f"letters below {share:.0%}"
-    return lambda document: reason if _share(LETTERS, document.text) < share else None
+def rules(words: Filters, models: Path | None = None) -> list[Rule]:
+    """Make the rules of a recipe, in the order of its fields; `models` is the folder that `learnt.learn` filled."""
+    found: list[Rule] = []
+    for name, value in words:
+        if name[4:] in measures.MEASURES and value is not None:
+            found.append(limit(name, value, measures.MEASURES[name[4:]]))
+    for length, share in sorted(words.max_top_grams.items()):
+        found.append(limit(f"max_top_grams.{length}", share, partial(measures.top_run, words=length)))
+    for length, share in sorted(words.max_duplicate_grams.items()):
+        repeated = partial(measures.repeated_runs, words=length, enough=share)
+        found.append(limit(f"max_duplicate_grams.{length}", share, repeated))
+    for name, value, measure in judges.scores(words, models):
+        found.append(limit(name, value, measure))
+    for phrase in words.forbidden:
+        found.append(Rule("forbidden", phrase, f"holds {phrase!r}", partial(_holds, phrase=phrase.lower())))
+    if words.licences:
+        allowed = {licence.casefold() for licence in words.licences}
+        found.append(Rule("licences", words.licences, "licence not listed", partial(judges.unlicensed, allowed=allowed)))
+    if words.robots:
+        found.append(Rule("robots", True, "closed to robots", judges.closed))
+    return found
 
 
-def symbols_above(share: float) -> Filter:
-    """Refuse markup and encoded data: too many marks."""
-    reason = f"symbols above {share:.0%}"
-    return lambda document: reason if _share(SYMBOLS, document.text) > share else None
+def limit(name: str, value: float, measure: measures.Measure) -> Rule:
+    """A rule that takes what measures below `min_`, or above `max_`; what has no measure stays."""
+    lowest, what = name.startswith("min_"), name[4:].replace("_", " ")
+    said = SAID.get(name, f"{what} {'below' if lowest else 'above'} {{}}")
+    anywhere = name[4:] in ANYWHERE
+
+    def breaks(reading: Reading) -> bool:
+        if not anywhere and CODE in reading.document.domain:
+            return False
+        found = measure(reading)
+        return found is not None and (found < value if lowest else found > value)
+
+    return Rule(name, value, said.format(value), breaks)
 
 
-def repeated_lines_above(share: float) -> Filter:
-    """Refuse boilerplate: too many characters in lines that the document has had before."""
-    reason = f"repeated lines above {share:.0%}"
-
-    def check(document: Document) -> str | None:
-        lines = [stripped for line in document.text.splitlines() if (stripped := line.strip())]
-        repeated = sum(map(len, lines)) - sum(map(len, set(lines)))
-        return reason if repeated > share * max(sum(map(len, lines)), 1) else None
-
-    return check
+def _holds(reading: Reading, phrase: str) -> bool:
+    return CODE not in reading.document.domain and phrase in reading.lower
 
 
-def keep(documents: Iterable[Document], filters: Sequence[Filter]) -> tuple[list[Document], dict[str, list[Document]]]:
-    """Pass documents through all filters; return the survivors, and the dropped by the first reason that took them."""
+def refused(document: Document, rules: Sequence[Rule]) -> str | None:
+    """Give the reason of the first rule that a document breaks."""
+    reading = Reading(document)
+    return next((rule.reason for rule in rules if rule.breaks(reading)), None)
+
+
+def keep(documents: Iterable[Document], rules: Sequence[Rule]) -> tuple[list[Document], dict[str, list[Document]]]:
+    """Pass documents through all rules; return the survivors, and the dropped by the first reason that took them."""
     kept: list[Document] = []
     dropped: dict[str, list[Document]] = {}
     for document in documents:
-        reason = next((text for check in filters if (text := check(document))), None)
+        reason = refused(document, rules)
         if reason is None:
             kept.append(document)
         else:
             dropped.setdefault(reason, []).append(document)
     return kept, dropped
-
-
-def _share(characters: re.Pattern[str], text: str) -> float:
-    visible = sum(map(len, text.split()))
-    return sum(map(len, characters.findall(text))) / max(visible, 1)

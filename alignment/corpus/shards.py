@@ -48,9 +48,15 @@ def write(recipe: words.Shards, here: Run, hardware: Hardware) -> dict[str, floa
     encoder = tokenizer.load(folder)
     shutil.copytree(folder, here.path / "tokenizer", dirs_exist_ok=True)
     numbers: dict[str, float | int | str] = {}
-    with here.progress("documents", sum(int(corpus.numbers[n]) for n in ("documents", "held_out_documents"))) as bar:
-        for split, file in (("train", "documents.jsonl"), ("heldout", "heldout.jsonl")):
-            found = _counted(documents.read(corpus.path / file), bar)
+    other = here.inputs[recipe.held_out] if recipe.held_out else None
+    held_out = int(other.numbers["documents"] if other else corpus.numbers["held_out_documents"])
+    splits = {
+        "train": corpus.path / "documents.jsonl",
+        "heldout": other.path / "documents.jsonl" if other else corpus.path / "heldout.jsonl",
+    }
+    with here.progress("documents", int(corpus.numbers["documents"]) + held_out) as bar:
+        for split, file in splits.items():
+            found = _counted(documents.read(file), bar)
             about = write_split(here.path / split, found, encoder, recipe.shard_tokens)
             numbers |= {f"{split}_{name}": about[name] for name in ("tokens", "documents", "bytes")}
             numbers[f"{split}_bytes_per_token"] = round(about["bytes"] / about["tokens"], 4)

@@ -190,3 +190,18 @@ def _file(folder: Path) -> Path:
     path = folder / "claim.yaml"
     path.write_text(yaml.safe_dump(WORDS), encoding="utf-8")
     return path
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_cells_look_for_data_where_the_experiment_does(here: run.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Job] = []
+    monkeypatch.setattr(Workers, "all", lambda _, jobs: started.extend(jobs))
+    monkeypatch.setattr(cells, "_score", lambda *_: 1.0)
+    monkeypatch.setattr(cells.findings, "write", lambda *_: {})
+    cells.measure(words(), here, CPU)
+    assert started
+    assert not [job for job in started if "--data-root" in job.words]
+    here.data_root = Path("texts")
+    started.clear()
+    cells.measure(words(), here, CPU)
+    assert all(job.words[job.words.index("--data-root") + 1] == "texts" for job in started)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from alignment import data_card
+from alignment.corpus import readers
+from alignment.corpus.documents import Document
 from alignment.errors import DataError, HubError
 from tests import fake_hub
 
@@ -75,6 +78,12 @@ def counted(name: str) -> bool:
     return all(split.seen for split in data_card.load(name, ROOT / "data_cards").splits.values())
 
 
+def documents(opened: data_card.Opened) -> Iterator[Document | readers.Aside]:
+    card = opened.card
+    for file in opened.files():
+        yield from readers.read(file, domain=card.domain, language=card.language, dump=file.name, most=1 << 24)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", [name for name in CARDS if counted(name)])
 def test_a_card_counts_its_real_files_right(name: str, data_root: Path) -> None:
@@ -82,7 +91,7 @@ def test_a_card_counts_its_real_files_right(name: str, data_root: Path) -> None:
     for training in {split.role == "train" for split in card.splits.values()}:
         opened = data_card.open_card(name, data_root, training=training, folder=ROOT / "data_cards")
         splits = [split for split in card.splits.values() if (split.role == "train") == training]
-        found = opened.documents() if card.reader == data_card.DOCUMENTS else opened.records()
+        found = documents(opened) if card.reader == data_card.DOCUMENTS else opened.records()
         assert sum(1 for _ in found) == sum(split.rows or 0 for split in splits)
         assert sum(path.stat().st_size for path in opened.paths) == sum(split.bytes or 0 for split in splits)
 
@@ -168,7 +177,7 @@ def test_a_card_gives_only_what_its_reader_reads(folder: Path, data: Path) -> No
     with pytest.raises(DataError, match="gives no preference pairs"):
         opened.pairs()
     with pytest.raises(DataError, match="gives no documents"):
-        next(opened.documents())
+        opened.files()
 
 
 def test_the_digest_follows_the_content_and_the_reading_but_not_the_place(folder: Path, data: Path) -> None:
@@ -198,9 +207,35 @@ def test_documents_take_from_the_card_what_they_do_not_say(folder: Path, data: P
     lines = '{"text": "One."}\n{"text": "二。", "lang": "zh", "id": "two"}\n'
     (data / "toy" / "train-1.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     change(folder, "toy/train-*.jsonl", "toy/train-1.jsonl.gz")
-    first, second = data_card.open_card("toy", data, training=True, folder=folder).documents()
+    first, second = documents(data_card.open_card("toy", data, training=True, folder=folder))
     assert (first.language, first.domain, first.dump) == ("en", "toy", "toy/train-1.jsonl.gz")
     assert (second.language, second.id) == ("zh", "toy/train-1.jsonl.gz:two")
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(folder: Path, data: Path) -> None:
+    change(folder, "reader: alpaca", "reader: documents")
+    for year in ("2023", "2024"):
+        (data / "toy" / year).mkdir()
+        (data / "toy" / year / "a.jsonl").write_text('{"text": "One."}\n', encoding="utf-8")
+    change(folder, "toy/train-*.jsonl", '"toy/202?/*.jsonl"')
+    files = data_card.open_card("toy", data, training=True, folder=folder).files()
+    assert [file.name for file in files] == ["toy/2023/a.jsonl", "toy/2024/a.jsonl"]
+
+
+def test_a_streamed_card_stays_on_the_hub_and_its_commit_stands_for_its_content(folder: Path, data: Path) -> None:
+    change(folder, "reader: alpaca", "reader: documents")
+    change(folder, "files: [toy/train-*.jsonl]", "files: [toy/train-*.jsonl], hub_files: [a.jsonl, b.parquet]")
+    change(folder, "hub: none\nrevision: none", "hub: org/toy\nrevision: unpinned")
+    with pytest.raises(HubError, match=r"python -m alignment pin data_cards/toy\.md"):
+        data_card.open_card("toy", None, training=True, stream=True, folder=folder)
+    change(folder, "revision: unpinned", f"revision: {fake_hub.COMMIT}")
+    opened = data_card.open_card("toy", None, training=True, stream=True, folder=folder)
+    assert [file.path for file in opened.files()] == [
+        f"org/toy@{fake_hub.COMMIT}/{name}" for name in ("a.jsonl", "b.parquet")
+    ]
+    assert data_card.open_card("toy", data, training=True, stream=True, folder=folder).paths
+    change(folder, fake_hub.COMMIT, fake_hub.COMMIT[::-1])
+    assert data_card.open_card("toy", None, training=True, stream=True, folder=folder).digest != opened.digest
 
 
 def test_an_unpinned_hub_card_names_the_command_that_pins_it(folder: Path) -> None:

@@ -112,3 +112,12 @@ def test_short_rows_on_a_cpu_are_trained_with_plain_attention() -> None:
     assert hardware.attention(cpu, hardware.SHORT + 1) == hardware.attention(cpu) == "sdpa"
     assert hardware.attention(replace(cpu, device="cuda"), 8) == "sdpa"
     assert hardware.attention(replace(cpu, attention="flash_attention_2"), 8) == "flash_attention_2"
+
+
+def test_a_cluster_says_what_its_executor_needs() -> None:
+    slurm = {"executor": "slurm", "workers": 8, "partition": "cpu", "hours": 2}
+    hardware.Cluster(**slurm, sbatch={"account": "me"})
+    hardware.Cluster(executor="ray", workers=8)
+    for wrong in ({"partition": None}, {"hours": None}, {"executor": "ray"}):
+        with pytest.raises(ValueError, match="go with executor: slurm"):
+            hardware.Cluster(**{**slurm, **wrong})

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -6,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.corpus import dedup, ledger, ngrams
+from alignment.corpus import dedup, ledger, minhash, ngrams
 from alignment.corpus.documents import Document
-from alignment.errors import RecipeError
+from alignment.errors import DataError, RecipeError
 
 NEAR = {"shingle": 5, "hashes": 128, "bands": 32, "threshold": 0.7, "seed": 1}
 
@@ -74,11 +75,11 @@ def test_near_duplicates_above_the_threshold_are_found_in_every_script(kind):
     assert len(survivor) < 80
 
 
-def test_the_longest_stays_and_of_equals_the_smallest_id():
+def test_the_longest_stays_and_of_equals_the_first():
     text = " ".join(f"w{i}" for i in range(100))
     found = dedup.near([document("b", text), document("c", text + " end"), document("a", text)], **NEAR)
     assert found.survivor == {0: 1, 2: 1}
-    assert dedup.near([document("b", text), document("a", text.upper())], **NEAR).survivor == {0: 1}
+    assert dedup.near([document("b", text), document("a", text.upper())], **NEAR).survivor == {1: 0}
 
 
 def test_texts_without_a_word_and_no_texts_at_all_are_no_duplicates():
@@ -96,6 +97,95 @@ def test_joining_dumps_counts_what_each_removes():
     found = [document(f"{dump}{i}", text, dump=dump) for dump in ("one", "two") for i, text in enumerate(texts)]
     found.insert(3, document("one3", texts[0] + " more", dump="one"))
     near = dedup.near(found, **NEAR)
-    rows = ledger.joined(found, near.joins)
+    lost = Counter(document.dump for document, gone in zip(found, near.joins, strict=True) if gone)
+    rows = ledger.joined(Counter(document.dump for document in found), lost)
     assert [(row["joined"], row["documents"], row["removed"]) for row in rows] == [("one", 4, 1), ("two", 7, 4)]
     assert rows[1]["rate"] == pytest.approx(4 / 7, abs=1e-4)
+
+
+def noisy(groups, seed, shares=(0, 0.01, 0.02, 0.04)):
+    """Texts in families of copies, in a random order."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(groups):
+        base = [f"w{draw.randrange(500)}" for _ in range(100)]
+        found += [" ".join("new" if draw.random() < share else word for word in base) for share in shares]
+    draw.shuffle(found)
+    return found
+
+
+def store(folder, texts, **words):
+    near = {"shingle": 5, "hashes": 112, "bands": 28, "seed": 1} | words
+    folder.mkdir()
+    half = len(texts) // 2
+    for number, part in enumerate((texts[:half], texts[half:])):
+        minhash.write(folder / f"{number}", [minhash.sketch(part, [False] * len(part), **near)])
+    return minhash.Store([folder / "0", folder / "1"])
+
+
+def plain(found, threshold, among):
+    """What clusters should be: candidates by comparing keys, joined one by one in the order of their later member."""
+    size = len(found.counts)
+    keys = np.stack([found.keys(band) for band in range(found.bands)], axis=1)
+    root, joins = list(range(size)), [0] * size
+    for later in range(size):
+        for earlier in range(later):
+            if among[later] and among[earlier] and (keys[later] == keys[earlier]).any() and root[later] != root[earlier]:
+                sets = [set(found.grams(place).tolist()) for place in (earlier, later)]
+                if len(sets[0] & sets[1]) >= threshold * len(sets[0] | sets[1]):
+                    low, high = sorted((root[later], root[earlier]))
+                    root = [low if each == high else each for each in root]
+                    joins[later] += 1
+    return root, joins
+
+
+def test_clusters_are_those_of_comparing_all_pairs_one_by_one(tmp_path, monkeypatch):
+    found = store(tmp_path / "s", noisy(12, 3))
+    among = np.arange(48) % 7 != 0
+    root, joins = plain(found, 0.75, among)
+    clusters = dedup.cluster(found, 0.75, among)
+    assert (clusters.root.tolist(), clusters.joins.tolist()) == (root, joins)
+    assert clusters.verified == sum(joins) > 10
+    monkeypatch.setattr(dedup, "BLOCK", 5)
+    monkeypatch.setattr(dedup, "HELD", 300)
+    again = dedup.cluster(found, 0.75, among, scratch=tmp_path)
+    assert (again.root.tolist(), again.joins.tolist(), again.candidates) == (root, joins, clusters.candidates)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+
+
+def test_the_joins_up_to_any_document_are_what_deduplication_of_so_many_removes(tmp_path):
+    texts = noisy(10, 5)
+    whole = dedup.cluster(store(tmp_path / "all", texts), 0.75)
+    for count in (8, 17, 30):
+        part = dedup.cluster(store(tmp_path / f"{count}", texts[:count]), 0.75)
+        assert int(whole.joins[:count].sum()) == int((part.root != np.arange(count)).sum())
+
+
+@pytest.mark.parametrize("before", [0, 13, 25, 39, 40])
+def test_a_new_dump_against_a_kept_index_loses_what_it_loses_among_all(tmp_path, before):
+    found = store(tmp_path / "s", noisy(10, 7))
+    position = np.arange(40)
+    whole = dedup.cluster(found, 0.75)
+    old = dedup.cluster(found, 0.75, among=position < before)
+    new = dedup.cluster(found, 0.75, kept=old.root[:before])
+    gone = [dedup.survivors(clusters, "first")[before:] != position[before:] for clusters in (whole, new)]
+    assert gone[0].tolist() == gone[1].tolist()
+    assert new.root.tolist() == whole.root.tolist()
+
+
+def test_each_rule_keeps_its_own():
+    clusters = dedup.Clusters(np.array([0, 0, 0, 3, 3, 5]), np.zeros(6, np.int64), 0, 0)
+    values = np.array([1.0, 3.0, 3.0, np.nan, 0.0, np.nan])
+    assert dedup.survivors(clusters, "first").tolist() == [0, 0, 0, 3, 3, 5]
+    for rule, name in (("longest", "lengths"), ("newest", "dates"), ("best", "quality")):
+        assert dedup.survivors(clusters, rule, **{name: values}).tolist() == [1, 1, 1, 4, 4, 5]
+    with pytest.raises(DataError, match="nothing to tell it by"):
+        dedup.survivors(clusters, "best")
+
+
+def test_a_bucket_of_many_equal_keys_costs_no_square(monkeypatch):
+    monkeypatch.setattr(dedup, "WINDOW", 4)
+    texts = [" ".join(f"w{i}" for i in range(60))] * 50
+    found = dedup.near([document(f"{i}", text) for i, text in enumerate(texts)], **NEAR)
+    assert found.candidates == 4 * 50 - (4 + 3 + 2 + 1)
+    assert len(found.survivor) == 49

@@ -1,9 +1,8 @@
-import gzip
 import json
 
 import pytest
 
-from alignment.corpus import documents, installed, readers
+from alignment.corpus import documents, installed
 from alignment.corpus.documents import Document
 from alignment.errors import DataError
 
@@ -42,26 +41,13 @@ def test_a_missing_file_is_a_data_error(tmp_path):
         list(documents.read(tmp_path / "none.jsonl"))
 
 
-def test_jsonl_gzip_and_text_are_read_alike(tmp_path):
-    rows = [{"text": TEXT, "lang": "zh", "source": "wiki"}, {"id": 7, "text": "b", "language": "en", "domain": "math"}]
-    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    (tmp_path / "a.jsonl").write_bytes(lines)
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
-    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
-    plain = list(readers.read(tmp_path / "a.jsonl", "prose", "dump"))
-    assert plain == list(readers.read(tmp_path / "a.jsonl.gz", "prose", "dump"))
-    assert plain[0] == Document("1", TEXT, "prose", "zh", "dump", {"source": "wiki"})
-    assert (plain[1].id, plain[1].domain, plain[1].language) == ("7", "math", "en")
-    assert [found.text for found in readers.read(tmp_path / "a.txt", "prose", "dump")] == [TEXT]
-
-
-def test_a_torn_gzip_and_an_unknown_kind_are_refused(tmp_path):
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 99)[:-9])
-    (tmp_path / "a.csv").write_text("text")
-    with pytest.raises(DataError, match="Is the file whole"):
-        list(readers.read(tmp_path / "a.jsonl.gz", "prose", "dump"))
-    with pytest.raises(DataError, match="no reader"):
-        list(readers.read(tmp_path / "a.csv", "prose", "dump"))
+def test_batches_hold_all_in_order_and_stay_small(monkeypatch):
+    monkeypatch.setattr(documents, "BATCH_DOCUMENTS", 3)
+    monkeypatch.setattr(documents, "BATCH_BYTES", 100)
+    found = [Document(str(i), "x" * size, "p", "en", "d") for i, size in enumerate([1, 1, 1, 99, 1, 500, 7])]
+    batches = list(documents.batches(found))
+    assert [[int(document.id) for document in batch] for batch in batches] == [[0, 1, 2], [3, 4], [5], [6]]
+    assert list(documents.batches([])) == []
 
 
 @pytest.mark.parametrize(("name", "domain"), [("stdlib", "code"), ("packages", "prose")])

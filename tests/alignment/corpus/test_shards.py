@@ -3,12 +3,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from alignment import recipe as words
 from alignment import tokenizer
 from alignment.chat import BOS, EOS
-from alignment.corpus import shards
+from alignment.corpus import documents, shards
 from alignment.corpus.documents import Document
 from alignment.corpus.shards import Shards
 from alignment.errors import DataError
+from alignment.run import Run
 
 TEXTS = ["Hello world.", "", f"A document that spells {EOS} stays text.", "中文 123", "def f(x):\n    return x\n"]
 FOUND = [Document(str(i), text, "code" if "def" in text else "prose", "en", "here") for i, text in enumerate(TEXTS * 9)]
@@ -69,3 +71,23 @@ def test_a_write_that_falls_short_is_an_error(tmp_path):
 
     with pytest.raises(OSError, match=r"3 of 8 bytes written"):
         shards._save(Short(tmp_path / "00000.bin"), np.zeros(4, np.uint16).data)
+
+
+def test_another_corpus_may_be_the_held_out_split(tmp_path, encoder):
+    inputs = {}
+    for name, found in (("text", FOUND[:7]), ("other", FOUND[7:10])):
+        (tmp_path / name).mkdir()
+        documents.write(tmp_path / name / "documents.jsonl", found)
+        documents.write(tmp_path / name / "heldout.jsonl", FOUND[:1])
+        inputs[name] = SimpleNamespace(path=tmp_path / name, numbers={"documents": len(found), "held_out_documents": 1})
+    (tmp_path / "words/tokenizer").mkdir(parents=True)
+    encoder.save(str(tmp_path / "words/tokenizer/tokenizer.json"))
+    inputs["words"] = SimpleNamespace(path=tmp_path / "words")
+    (tmp_path / "shards").mkdir()
+    here = Run(tmp_path / "shards", inputs, {}, True, False, {})
+    recipe = words.Shards(stage="shards", data="text", tokenizer="words", held_out="other")
+    assert recipe.runs() == {"text", "words", "other"}
+    numbers = shards.write(recipe, here, None)
+    assert (numbers["train_documents"], numbers["heldout_documents"]) == (7, 3)
+    read = Shards.open(tmp_path / "shards", "heldout")
+    assert [encoder.decode(read[n].tolist()[1:-1]) for n in range(3)] == [document.text for document in FOUND[7:10]]

@@ -1,0 +1,140 @@
+"""How much of what deduplication should remove it removed, and how much of what it removed it should have.
+
+A random sample of documents is joined exactly with all documents, by their shingles and not by their signatures: no pair
+is missed. The unit is the sampled document, so that the intervals (Wilson 1927) are of independent draws:
+
+    recall     of those with a similar document: one of the two went, for every such pair
+    precision  of those that went: a similar document exists
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignment.corpus import minhash, ngrams
+from alignment.corpus.dedup import Places, Sketched
+from alignment.corpus.ngrams import Hashes
+from alignment.errors import DataError
+
+SAMPLE = 1000
+THRESHOLDS = (0.7, 0.8)
+LIKELY_BITS = 24
+Z = 1.959964  # 95 %
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Documents (positions) that are as similar as asked: each of the sample with each other document."""
+
+    sampled: Places
+    other: Places
+    similarity: NDArray[np.float64]
+
+
+def sample(found: Sketched, seed: int, size: int = SAMPLE, among: NDArray[np.bool_] | None = None) -> Places:
+    """Draw documents that have shingles, without replacement."""
+    drawn = np.flatnonzero((found.counts > 0) & (True if among is None else among))
+    return np.sort(np.random.default_rng(seed).permutation(drawn)[:size])
+
+
+def join(found: Sketched, places: Places, least: float, among: NDArray[np.bool_] | None = None) -> Pairs:
+    """Find every document whose Jaccard similarity with one of `places` is at least `least`, exactly."""
+    sets = [found.grams(int(place)) for place in places]
+    inverted = _Inverted(sets)
+    sizes = np.array([len(grams) for grams in sets])
+    rows: list[tuple[Places, Places, NDArray[np.float64]]] = []
+    for other in np.flatnonzero((found.counts > 0) & (True if among is None else among)).tolist():
+        grams = found.grams(other)
+        shared = inverted.shared(grams)
+        similarity = shared / (sizes + len(grams) - shared)
+        near = np.flatnonzero((similarity >= least) & (places != other))
+        rows.append((places[near], np.full(len(near), other), similarity[near]))
+    return Pairs(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+class _Inverted:
+    """The sets of the sample, from shingle to owners."""
+
+    def __init__(self, sets: Sequence[Hashes]) -> None:
+        flat = np.concatenate([np.zeros(0, np.uint64), *sets])
+        owners = np.repeat(np.arange(len(sets)), [len(grams) for grams in sets])
+        order = np.argsort(flat, kind="stable")
+        self.values, self.owners, self.size = ngrams.distinct(flat), owners[order], len(sets)
+        self.begins = np.append(np.searchsorted(flat[order], self.values), len(flat))
+        self.likely = np.zeros(1 << LIKELY_BITS, np.bool_)
+        self.likely[flat >> np.uint64(64 - LIKELY_BITS)] = True
+
+    def shared(self, grams: Hashes) -> Places:
+        """How many of these shingles each of the sample has."""
+        maybe = grams[self.likely[grams >> np.uint64(64 - LIKELY_BITS)]]
+        at = np.searchsorted(self.values, maybe).clip(max=len(self.values) - 1)
+        at = at[self.values[at] == maybe]
+        begins, counts = self.begins[at], self.begins[at + 1] - self.begins[at]
+        ends = np.cumsum(counts)
+        every = np.repeat(begins - ends + counts, counts) + np.arange(int(counts.sum()))
+        return np.bincount(self.owners[every], minlength=self.size)
+
+
+def judge(pairs: Pairs, places: Places, gone: NDArray[np.bool_], threshold: float) -> dict[str, Any]:
+    """Say recall and precision at a threshold, each as hits, number and interval."""
+    close = pairs.similarity >= threshold
+    alike = np.unique(pairs.sampled[close])
+    missed = np.unique(pairs.sampled[close & ~gone[pairs.sampled] & ~gone[pairs.other]])
+    went = places[gone[places]]
+    return {
+        "threshold": threshold,
+        "pairs": int(close.sum()),
+        "recall": share(len(alike) - len(missed), len(alike)),
+        "precision": share(int(np.isin(went, alike).sum()), len(went)),
+    }
+
+
+def share(hits: int, number: int) -> dict[str, Any]:
+    """A share with Wilson's 95 % interval; None where there is nothing to share."""
+    if not number:
+        return {"hits": 0, "of": 0, "share": None, "low": None, "high": None}
+    rate, spread = hits / number, Z * Z / number
+    middle = (rate + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(rate * (1 - rate) / number + spread / (4 * number)) / (1 + spread)
+    return {"hits": hits, "of": number, "share": rate, "low": max(middle - half, 0.0), "high": min(middle + half, 1.0)}
+
+
+def of_run(folder: Path, *, size: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
+    """Audit a finished corpus run that kept its index; return what was found."""
+    index = folder / "index"
+    stems = [file.with_suffix("") for file in sorted(index.glob("*.counts"))]
+    if not stems:
+        raise DataError(f"{folder}: no index, so what was removed is not known. Run the recipe with `keep_index: true`.")
+    store = minhash.Store(stems)
+    gone, sought = np.load(index / "fate.npy") > 0, np.load(index / "sought.npy")
+    places = sample(store, seed, size, sought)
+    pairs = join(store, places, min(THRESHOLDS), sought)
+    return {
+        "documents": len(store),
+        "sought": int(sought.sum()),
+        "sampled": len(places),
+        "seed": seed,
+        "findings": [judge(pairs, places, gone, threshold) for threshold in THRESHOLDS],
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Say an audit in words."""
+    said = [f"{found['sampled']:,} of {found['sought']:,} documents, each compared with all, exactly (seed {found['seed']})"]
+    for finding in found["findings"]:
+        for name in ("recall", "precision"):
+            part = finding[name]
+            rate = "nothing to judge" if part["share"] is None else _said(part)
+            said.append(f"J >= {finding['threshold']}: {name} {rate}")
+    return said
+
+
+def _said(part: dict[str, Any]) -> str:
+    return f"{part['share']:.4f} ({part['low']:.4f} to {part['high']:.4f}), {part['hits']} of {part['of']}"
