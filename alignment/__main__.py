@@ -109,6 +109,72 @@ def doctor(
 
 
 @app.command()
+def plan(
+    budget: Annotated[float | None, typer.Option(help="FLOPs of training, without embeddings.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="Devices, as in 8xH100; with --hours.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Hours of all devices.")] = None,
+    dollars: Annotated[float | None, typer.Option(help="Money; the profile says price_per_hour.")] = None,
+    on: Annotated[str, typer.Option("--on", help="Hardware profile to plan for.")] = "8x80gb",
+    mfu: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the peak; overrides the profile's.")] = None,
+    data_quality: Annotated[str, typer.Option(help="current, early, openwebtext2, or a folder that fit wrote.")] = "current",
+    pivot: Annotated[str | None, typer.Option(help="FLOPS:SCALE, a measured optimum.")] = None,
+    sequence: Annotated[int, typer.Option(min=1, help="Tokens a sequence.")] = 4096,
+    like: Annotated[Path, typer.Option(help="Folder with the corpus, tokenizer and shards.")] = Path(
+        "recipes/deepseek-llm-7b"
+    ),
+    write: Annotated[Path | None, typer.Option(help="Folder for a recipe that is ready to run.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Run 20 steps here for speed and memory.")] = False,
+) -> None:
+    """Turn a budget into a run by the scaling laws: model, tokens, learning rate, batch, memory, time, cost."""
+    from alignment.scaling import launch, request
+
+    asked = request.Request(budget, gpus, hours, dollars, on, mfu, data_quality, pivot, sequence, like)
+    for line in request.answer(asked, probe=probe):
+        typer.echo(line)
+    if write is not None:
+        typer.echo(f"written: {launch.write(write, asked.plan(), on, like)}")
+
+
+@app.command()
+def fit(
+    results: Annotated[list[Path], typer.Argument(help="Runs of sweeps, or tables (.csv, .jsonl) of C, N or M, D, loss.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; one below it a corpus.")],
+) -> None:
+    """Fit scaling laws to sweeps or to results of others, with intervals and pictures."""
+    from alignment.scaling import fit as fits
+
+    for data, text in fits.fit(results, out).items():
+        typer.echo(f"{text}\n{out / data}: written\n")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="A corpus that was fitted.")],
+    budget: Annotated[float, typer.Option(help="FLOPs of the run to come.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write, once.")],
+) -> None:
+    """Predict the loss of a larger run, with an interval, before it is begun."""
+    from alignment.scaling import predict as predictions
+
+    said = predictions.predict(folder, budget, out)
+    typer.echo(f"loss {said['loss']}, M {said['scale']} ({said['beyond']})\n{out}: written")
+
+
+@app.command()
+def score(
+    prediction: Annotated[Path, typer.Argument(help="What predict wrote.")],
+    done: Annotated[Path, typer.Argument(metavar="RUN", help="The finished pre-training run it was made for.")],
+) -> None:
+    """Compare a prediction with the run it was made for; the record stays beside it."""
+    from alignment.scaling import predict as predictions
+
+    found = predictions.score(prediction, done)
+    typer.echo(f"measured {found['measured']:.4f} at {found['flops']:.4g} FLOPs")
+    for name, way in found["ways"].items():
+        typer.echo(f"  {name:16} {way['predicted']}: {way['error_percent']:+.2f} %, {'in' if way['inside'] else 'out'}side")
+
+
+@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or ORG/NAME@REVISION.")],
     temperature: Annotated[float, typer.Option(help="0 is greedy; the paper's chat models use 0.7.")] = 0.0,
@@ -271,6 +337,7 @@ STAGES = {
     "evaluate": _stage("eval.evaluate", "run"),
     "reproduce": _stage("eval.reproduce", "run"),
     "experiment": _stage("alignment.cells", "measure"),
+    "sweep": _stage("alignment.scaling.sweep", "run_grid"),
 }
 
 DOCTORS = {stage: _stage(f"alignment.posttrain.{stage}", "examine") for stage in ("mixture", "sft", "dpo")}

@@ -45,19 +45,9 @@ def measure(recipe: recipe.Experiment, here: run.Run, hardware: Hardware) -> dic
     """Run all cells and write cells.jsonl, table.md and picture.svg; return the mean of every combination."""
     *before, last = chain(recipe)
     planned = grid(recipe, last)
-    folder = here.path / "recipes"
-    folder.mkdir(exist_ok=True)
-    for item in before:
-        run.write_text(folder / item.file.name, item.file.read_text(encoding="utf-8"))
-    for name, (cell, words) in planned.items():
-        head = f"# cell of {here.path.name}: {cell.label}, seed {cell.seed}\n"
-        run.write_text(folder / f"{name}.yaml", head + yaml.safe_dump(words, sort_keys=False, allow_unicode=True))
-    training = ("-m", "alignment", "run", "--runs", str(here.path), "--on", hardware.name, "--resume")
-    training += ("--data-root", str(here.data_root)) if here.data_root else ()
-    workers = Workers(here, recipe.budget_cpu_hours, hardware)
-    for item in before:  # each may read the one before
-        workers.all([Job(item.name, (*training, str(folder / item.file.name)))])
-    workers.all([Job(name, (*training, str(folder / f"{name}.yaml"))) for name in planned])
+    heads = {name: f"{cell.label}, seed {cell.seed}" for name, (cell, _) in planned.items()}
+    said = {name: f"# cell of {here.path.name}: {heads[name]}\n" + yaml_text(words) for name, (_, words) in planned.items()}
+    workers = train(here, hardware, recipe.budget_cpu_hours, before, said)
     if task := recipe.measure.task:
         asking = ("-m", "eval", "--tasks", task, "--on", hardware.name)
         workers.all([Job(name, (*asking, str(here.path / name))) for name in planned])
@@ -65,7 +55,31 @@ def measure(recipe: recipe.Experiment, here: run.Run, hardware: Hardware) -> dic
     return findings.write(here.path, recipe.measure.name, list(recipe.over), found)
 
 
-def chain(words: recipe.Experiment) -> list[Planned]:
+def train(
+    here: run.Run, hardware: Hardware, budget_cpu_hours: float, before: Sequence[Planned], said: Mapping[str, str]
+) -> Workers:
+    """Run what the cells read, then the cells, as ordinary runs below this one; `said` holds the cells' recipes by name."""
+    folder = here.path / "recipes"
+    folder.mkdir(exist_ok=True)
+    for item in before:
+        run.write_text(folder / item.file.name, item.file.read_text(encoding="utf-8"))
+    for name, text in said.items():
+        run.write_text(folder / f"{name}.yaml", text)
+    words = ("-m", "alignment", "run", "--runs", str(here.path), "--on", hardware.name, "--resume")
+    words += ("--data-root", str(here.data_root)) if here.data_root else ()
+    workers = Workers(here, budget_cpu_hours, hardware)
+    for item in before:  # each may read the one before
+        workers.all([Job(item.name, (*words, str(folder / item.file.name)))])
+    workers.all([Job(name, (*words, str(folder / f"{name}.yaml"))) for name in said])
+    return workers
+
+
+def yaml_text(words: Mapping[str, Any]) -> str:
+    """A recipe's words as they stand in its file."""
+    return yaml.safe_dump(dict(words), sort_keys=False, allow_unicode=True)
+
+
+def chain(words: recipe.Experiment | recipe.Sweep) -> list[Planned]:
     """The recipe that is varied, last, after all that it or a variant of it reads, in the order in which they run."""
     file = RECIPES / f"{words.of}.yaml"
     if not file.exists():
@@ -83,7 +97,7 @@ def chain(words: recipe.Experiment) -> list[Planned]:
     return [item for item in planned.values() if item.name in wanted] + [last]
 
 
-def _variants(words: recipe.Experiment, raw: Mapping[str, Any], where: str) -> Iterator[recipe.Recipe]:
+def _variants(words: recipe.Experiment | recipe.Sweep, raw: Mapping[str, Any], where: str) -> Iterator[recipe.Recipe]:
     for values in itertools.product(*words.over.values()):
         yield recipe.validate(_edited(raw, dict(zip(words.over, values, strict=True)), where), where)
 

@@ -104,6 +104,10 @@ def check(item: Planned) -> None:
         from alignment import cells
 
         cells.grid(item.recipe, cells.chain(item.recipe)[-1])
+    if isinstance(item.recipe, recipe.Sweep):
+        from alignment.scaling import sweep
+
+        sweep.grid(item.recipe)
     if isinstance(item.recipe, recipe.Pretrain):
         from alignment.models import presets
 
@@ -180,7 +184,6 @@ def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root:
             recipe_text=item.file.read_text(encoding="utf-8"),
             data_root=data_root,
         )
-        live.data_root = data_root
         numbers = stage(item.recipe, live, machine)
         live.manifest["cards"].update((name, card.about()) for name, card in cards.items())  # with the rows it gave
         sealed = run.finish(live, numbers)
@@ -235,8 +238,8 @@ def _start(words: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _of(words: recipe.Recipe) -> dict[str, str]:
-    """What stands for the recipes that an experiment varies: a digest of what they say."""
-    if not isinstance(words, recipe.Experiment):
+    """What stands for the recipes that an experiment or a sweep varies: a digest of what they say."""
+    if not isinstance(words, recipe.Experiment | recipe.Sweep):
         return {}
     from alignment import cells
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,9 @@ from alignment.errors import HardwareError
 
 PROFILES = Path("recipes/hardware")
 SHORT = 192  # tokens: up to here training on a CPU is faster without SDPA's fused kernel
+PEAK_FLOPS = {  # dense bfloat16 (V100: float16), from the makers' data sheets, without sparsity
+    "V100": 125e12, "A100": 312e12, "H100": 989.4e12, "H800": 989.4e12, "H200": 989.4e12, "B200": 2250e12, "L40S": 362e12,
+}  # fmt: skip
 HUB_KERNEL = "kernels-community/flash-attn2"  # the kernel as a hub download, without compiling
 
 
@@ -52,6 +55,11 @@ class Profile(schema.Words):
     threads: schema.Positive | None = None  # per process; unset: cores / processes
     compile: bool = False  # pre-training: torch.compile of the layers; takes minutes before the first update
     cluster: Cluster | None = None  # corpus; unset: a process for each thread of this machine
+    # What `plan` reckons with; runs do not read it, and there are no defaults.
+    peak_flops: schema.Rate | None = None  # of one process, dense, in the type that computes
+    mfu: Annotated[float, Field(gt=0, le=1)] | None = None  # share of it that training reaches, as metrics.jsonl measures it
+    memory_gib: schema.Rate | None = None  # of one process
+    price_per_hour: schema.Rate | None = None  # of one process, in any currency
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,32 @@ def read(name: str) -> Profile:
     """Read a profile by name without looking at the machine."""
     path = PROFILES / name / "profile.yaml"
     if not path.exists():
-        known = sorted(p.parent.name for p in PROFILES.glob("*/profile.yaml"))
-        raise HardwareError(f"--on {name}: no {path}. Profiles: {', '.join(known) or 'none: run from the project root'}.")
+        raise HardwareError(f"--on {name}: no {path}. Profiles: {', '.join(names()) or 'none: run from the project root'}.")
     raw = schema.parse(path.read_text(encoding="utf-8"), str(path))
     return schema.validate(Profile, raw, str(path), HardwareError)
+
+
+def names() -> list[str]:
+    """Name all profiles."""
+    return sorted(path.parent.name for path in PROFILES.glob("*/profile.yaml"))
+
+
+def check_memory(hardware: Hardware, needed: int) -> None:
+    """Refuse what takes more bytes than the device can still give, where it says so."""
+    info = Path("/proc/meminfo")
+    if hardware.device == "cuda":
+        import torch
+
+        free = int(torch.cuda.mem_get_info()[0])
+    elif info.exists():
+        free = 1024 * int(next(line for line in info.read_text().splitlines() if "MemAvailable" in line).split()[1])
+    else:
+        return
+    if needed > free:
+        raise HardwareError(
+            f"profile {hardware.name}: {needed / 2**30:.1f} GiB a process are needed, {free / 2**30:.1f} are free. "
+            "Use the machine that this is meant for, or a smaller model."
+        )
 
 
 def prepare(name: str) -> Hardware:

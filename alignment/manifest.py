@@ -41,7 +41,7 @@ def compose(
 def fingerprint(words: Mapping[str, Any], inputs: Mapping[str, str], cards: Mapping[str, str]) -> str:
     """Hash what a stage will do: its recipe, the fingerprints of its inputs, the digests of its data.
 
-    Not the location, not the hardware, not the profiles it fits, the CPU time and memory it may take or the gate it must pass.
+    Not the location, the hardware, the profiles it fits, the CPU time and memory it may take or the gate it must pass.
     """
     known = {key: value for key, value in words.items() if key not in FREE}
     text = json.dumps({"recipe": known, "inputs": inputs, "cards": cards}, sort_keys=True, default=str)

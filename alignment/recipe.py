@@ -18,6 +18,8 @@ from alignment.errors import RecipeError
 from alignment.schema import Name, Positive, Rate, Share, Words
 from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
+from alignment.section import Chosen as Chosen
+from alignment.section import Grid as Grid
 from alignment.section import Guard as Guard
 from alignment.section import Judged as Judged
 from alignment.section import Measure as Measure
@@ -333,6 +335,23 @@ class Experiment(Recipe):
         return self
 
 
+class Sweep(Recipe):
+    """Small trainings over budgets, model scales, learning rates and batches: what scaling laws are fitted to (paper 3)."""
+
+    stage: Literal["sweep"]
+    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+$")]  # a pretrain recipe below recipes/
+    data: Annotated[tuple[Name, ...], Field(min_length=1)]  # shards beside it: every corpus gets the whole grid
+    budgets: Annotated[tuple[Grid, ...], Field(min_length=1)]
+    learning_rate: Chosen
+    batch_tokens: Chosen
+    budget_cpu_hours: Rate  # no cell is started beyond it; not part of what is learnt
+
+    @property
+    def over(self) -> dict[str, list[str]]:
+        """What is varied of the things that other recipes make."""
+        return {"data": list(self.data)}
+
+
 STAGES: dict[str, type[Recipe]] = {
     "curriculum": Curriculum,
     "corpus": Corpus,
@@ -346,6 +365,7 @@ STAGES: dict[str, type[Recipe]] = {
     "evaluate": Evaluate,
     "reproduce": Reproduce,
     "experiment": Experiment,
+    "sweep": Sweep,
 }
 TRAINING = ("pretrain", "sft", "dpo")
 

@@ -66,7 +66,6 @@ class Run:
     main: bool
     resumed: bool
     manifest: dict[str, Any]
-    data_root: Path | None = None  # where local copies of data sets lie
     started: float = field(default_factory=time.monotonic)
     data_root: Path | None = None  # where the cards' files are; the cells of an experiment look there too
 
@@ -129,7 +128,7 @@ def begin(
         write_text(path / "recipe.yaml", recipe_text)
         if not resumed:
             (path / "metrics.jsonl").unlink(missing_ok=True)  # of a recipe that was corrected
-    return Run(path, inputs, cards, main, resumed, plan, data_root)
+    return Run(path, inputs, cards, main, resumed, plan, data_root=data_root)
 
 
 def _may_begin(path: Path, plan: Mapping[str, Any], resume: bool) -> bool:

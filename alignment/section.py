@@ -190,3 +190,33 @@ class Measure(Words):
         if bool(self.metric) == bool(self.task):
             raise ValueError("give exactly one of metric and task")
         return self
+
+
+class Grid(Words):
+    """The runs of a sweep at one budget: every model scale with every seed. C = M D gives their tokens."""
+
+    flops: Rate  # C: training, without embeddings
+    scales: Annotated[tuple[Rate, ...], Field(min_length=1)]  # M: FLOPs a token; the nearest real shape is built
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+
+
+class Chosen(Words):
+    """A learning rate or batch: values that are all tried, or a power law of the budget."""
+
+    values: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
+    factor: Rate | None = None
+    exponent: float | None = None
+
+    def at(self, flops: float) -> list[float]:
+        """The values for a budget."""
+        if self.values is not None:
+            return list(self.values)
+        assert self.factor is not None, "a law without its factor"
+        assert self.exponent is not None, "a law without its exponent"
+        return [self.factor * flops**self.exponent]
+
+    @model_validator(mode="after")
+    def _one(self) -> Chosen:
+        if (self.values is None) == (self.factor is None) or (self.factor is None) != (self.exponent is None):
+            raise ValueError("give values, or factor and exponent of a law")
+        return self
