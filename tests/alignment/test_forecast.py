@@ -56,7 +56,8 @@ def test_a_recipe_whose_vocabulary_nobody_gives_is_refused(tmp_path: Path, monke
 def test_a_forecast_loads_no_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from alignment import experiment;"
-        "print(experiment.forecast(experiment.plan(Path('recipes/deepseek-llm-7b'))[-1], '8x80gb'));"
+        "[item] = experiment.plan(Path('recipes/deepseek-llm-7b/pretrain.yaml'));"
+        "print(experiment.forecast(item, '8x80gb'));"
         "assert not {'torch', 'numpy', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
