@@ -171,8 +171,9 @@ def test_a_probe_on_another_machine_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_probe_measures_speed_and_memory_here() -> None:
-    words = asked(budget=1e13, on="cpu-1", sequence=128, like=Path("recipes/claims/scaling"))
-    lines = list(request.answer(words, probe=True))
+    words = ["--budget", "1e13", "--sequence", "128", "--on", "cpu-1", "--like", "recipes/claims/scaling", "--probe"]
+    command = [sys.executable, "-m", "alignment", "plan", *words]  # alone: a process trains in one precision
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert lines[0].startswith("probe        20 steps here")
     assert any("that were measured here" in line for line in lines)
 
