@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignment import data_card, scores
+from alignment import data_card, scores, templates
 from alignment.errors import DataError
 from alignment.run import Finished
 
@@ -214,15 +214,7 @@ def _losses(file: Path) -> list[tuple[int, float]]:
 
 
 def _fill(name: str, /, **words: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates.environment(Path(__file__).parent, html=False)
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     filled: str = environment.get_template(name).render(**words)
     return filled

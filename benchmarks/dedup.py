@@ -184,11 +184,6 @@ class Truth:
             self.languages.append(row["domain"] if row["domain"] == "code" else row["language"])
         self.counts = np.array([len(grams) for grams in self.sets])
         self.sets = [grams * np.uint64(0x9E3779B97F4A7C15) for grams in self.sets]  # spread over 64 bits, one to one
-        self.bands = 0
-
-    def keys(self, band: int) -> Any:
-        """There are none: nothing here is approximate."""
-        raise NotImplementedError(band)
 
     def grams(self, position: int) -> Any:
         """The set of one document, sorted."""

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("alignment.errors", 1),
     ("alignment.terminal", 2),
+    ("alignment.templates", 2),
     ("alignment.schema", 2),
     ("alignment.corpus.documents", 2),
     ("alignment.section", 2),
@@ -59,7 +60,8 @@ LAYERS = [
     ("alignment.__main__", 7),
 ]
 EVAL_MAY_IMPORT = {
-    "alignment.errors", "alignment.terminal", "alignment.recipe", "alignment.run", "alignment.chat", "alignment.data_card",
+    "alignment.errors", "alignment.terminal", "alignment.templates", "alignment.recipe",
+    "alignment.run", "alignment.chat", "alignment.data_card",
     "alignment.hardware", "alignment.corpus", "alignment.verify", "alignment.models", "alignment.generate",
     "alignment.manifest", "alignment.tokenizer",
 }  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignment.corpus import minhash, ngrams
-from alignment.corpus.dedup import Places, Sketched
+from alignment.corpus.dedup import Places, Sets
 from alignment.corpus.ngrams import Hashes
 from alignment.errors import DataError
 
@@ -38,13 +38,13 @@ class Pairs:
     similarity: NDArray[np.float64]
 
 
-def sample(found: Sketched, seed: int, size: int = SAMPLE, among: NDArray[np.bool_] | None = None) -> Places:
+def sample(found: Sets, seed: int, size: int = SAMPLE, among: NDArray[np.bool_] | None = None) -> Places:
     """Draw documents that have shingles, without replacement."""
     drawn = np.flatnonzero((found.counts > 0) & (True if among is None else among))
     return np.sort(np.random.default_rng(seed).permutation(drawn)[:size])
 
 
-def join(found: Sketched, places: Places, least: float, among: NDArray[np.bool_] | None = None) -> Pairs:
+def join(found: Sets, places: Places, least: float, among: NDArray[np.bool_] | None = None) -> Pairs:
     """Find every document whose Jaccard similarity with one of `places` is at least `least`, exactly."""
     sets = [found.grams(int(place)) for place in places]
     inverted = _Inverted(sets)

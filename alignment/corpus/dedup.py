@@ -35,15 +35,20 @@ Places = NDArray[np.int64]
 Rule = Literal["longest", "newest", "best", "first"]
 
 
-class Sketched(Protocol):
-    """What clusters are made from: `minhash.Store`, or sketches in memory."""
+class Sets(Protocol):
+    """Documents as sorted sets of n-grams: what they are compared by, exactly."""
 
     counts: Places
+
+    def grams(self, position: int) -> Hashes: ...
+
+
+class Sketched(Sets, Protocol):
+    """What clusters are made from: `minhash.Store`, or sketches in memory."""
 
     @property
     def bands(self) -> int: ...
     def keys(self, band: int) -> Hashes: ...
-    def grams(self, position: int) -> Hashes: ...
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment import templates
 from alignment.posttrain import diagnosis
 from alignment.posttrain.diagnosis import Diagnosis, Shown
 
@@ -15,15 +16,7 @@ HALF = 8  # tokens, at most, that spell one character together
 
 def render(found: Diagnosis) -> str:
     """Write a diagnosis as HTML. All text of models and data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(Path(__file__).parent, html=True)
     environment.filters["said"] = diagnosis.said
     text: str = environment.get_template("doctor.html.jinja").render(found=found)
     return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignment import templates
 from eval.report import cells, curves, tables
 from eval.report.cells import Value
 
@@ -29,15 +30,7 @@ def render(found: Mapping[str, Any]) -> str:
 
 def fill(template: str, **words: Any) -> str:
     """Fill one of the templates that lie here. All text of models and data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(Path(__file__).parent, html=True)
     environment.tests["value"] = lambda cell: isinstance(cell, Value)
     environment.filters["strip"] = _strip
     environment.filters["share"] = lambda x: f"{100 * x:.2f}%"
