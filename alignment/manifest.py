@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
     pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
-    if pairs is None:
+    if pairs is None or not value:  # an empty section differs from one that is not there
         return {name: value}
     return {key: v for k, inner in pairs for key, v in _flat(inner, f"{name}.{k}" if name else str(k)).items()}
 

@@ -36,3 +36,8 @@ def test_the_fingerprint_is_about_what_is_learnt() -> None:
 )
 def test_the_first_difference_is_named_with_both_values(changes: dict[str, Any], said: str) -> None:
     assert manifest.first_difference(plan(), plan(**changes)) == said
+
+
+def test_an_empty_section_that_was_not_there_is_named():
+    old, new = ({"recipe": recipe, "inputs": {}, "cards": {}} for recipe in ({"a": 1}, {"a": 1, "caps": {}}))
+    assert manifest.first_difference(old, new) == "caps: was None, now {}"
