@@ -18,7 +18,8 @@ from alignment import recipe, schema
 from alignment.errors import HardwareError
 
 PROFILES = Path("recipes/hardware")
-SHORT = 192  # tokens: up to here training on a CPU is faster without SDPA's fused kernel
+SHORT = 512  # tokens: up to here training on a CPU is faster without SDPA's fused kernel
+SHORT_KERNEL = "short"  # models.attention
 PEAK_FLOPS = {  # dense bfloat16 (V100: float16), from the makers' data sheets, without sparsity
     "V100": 125e12, "A100": 312e12, "H100": 989.4e12, "H800": 989.4e12, "H200": 989.4e12, "B200": 2250e12, "L40S": 362e12,
 }  # fmt: skip
@@ -157,13 +158,13 @@ def prepare(name: str) -> Hardware:
     )
 
 
-def attention(hardware: Hardware, length: int | None = None) -> str:
+def attention(hardware: Hardware | Profile, length: int | None = None) -> str:
     """Name the kernel that trains sequences of up to `length` tokens.
 
     On a CPU, SDPA's backward pass costs more than plain attention on short sequences (benchmarks/README.md).
     """
     short = hardware.device == "cpu" and length is not None and length <= SHORT
-    return "eager" if short and hardware.attention == "sdpa" else hardware.attention
+    return SHORT_KERNEL if short and hardware.attention == "sdpa" else hardware.attention
 
 
 def split(hardware: Hardware | Profile, batch_size: int, length: int) -> tuple[int, int]:

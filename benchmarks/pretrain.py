@@ -4,8 +4,8 @@ Run from the project's root: `python benchmarks/pretrain.py [--vocab 8192 32000]
 [--litgpt PYTHON]`. All train the same Llama (width 256, 8 layers) on the same batches: bfloat16 compute, float32 weights
 and moments, AdamW, clipping at 1. Each way runs in a process of its own with one thread, in turn; an update of warm-up
 is not counted. Printed are tokens per CPU second (median over rounds), their ratio to ours, the share of what a plain
-bfloat16 product of matrices reaches here, what reading the data costs, and by how much two processes on two cores are
-quicker than one, in wall time.
+bfloat16 product of matrices reaches here, what reading the data costs, and how many more tokens two processes on two cores
+train than one, in wall time: sharing a batch, and with a batch each.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rich.console import Console
 from torch import nn
 from transformers import LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+from alignment import hardware as machine
 from alignment import recipe as words
 from alignment.hardware import Hardware
 from alignment.models import build, presets
@@ -70,22 +71,24 @@ def fresh(vocab: int, attention: str = "sdpa") -> LlamaForCausalLM:
     return LlamaForCausalLM(settings)
 
 
-def source(vocab: int) -> Batches:
+def source(vocab: int, sequences: int = SEQUENCES) -> Batches:
     """Random tokens in a row, cut as a run's would be."""
     tokens = np.random.default_rng(0).integers(0, vocab, 400_000).astype(np.uint16)
-    return Batches((Windows(tokens, LENGTH, (0,)),), SEQUENCES)
+    return Batches((Windows(tokens, LENGTH, (0,)),), sequences)
 
 
-def ours(vocab: int, updates: int) -> Clock:
-    """What `alignment.pretrain` does in an update."""
-    model = fresh(vocab)
+def ours(vocab: int, updates: int, *, compiled: bool = False, each: bool = False) -> Clock:
+    """What `alignment.pretrain` does in an update; of several processes, `each` has a whole batch, or they share one."""
+    model = fresh(vocab, machine.attention(HARDWARE, LENGTH))
     loss.attach(model)
+    if compiled:
+        model.base_model.compile()
     optimizer = learner.masters(model, RECIPE.optim, torch.bfloat16)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     hardware = replace(HARDWARE, processes=accelerator.num_processes)
     learns = Learner(RECIPE, hardware, accelerator, accelerator.prepare(model), optimizer, 0, Guard(RECIPE.guard))
     now = time.process_time if accelerator.num_processes == 1 else time.perf_counter
-    batches, clock = source(vocab), [now()]
+    batches, clock = source(vocab, SEQUENCES * (hardware.processes if each else 1)), [now()]
     for step in range(updates):
         learns.update(batches.batch(step), 1e-3, f"update {step + 1}")
         clock.append(now())
@@ -150,6 +153,7 @@ def trainer(vocab: int, updates: int, attention: str = "sdpa", **settings: objec
 
 WAYS: dict[str, Callable[[int, int], Clock]] = {
     "ours": ours,
+    "ours, compiled": lambda vocab, updates: ours(vocab, updates, compiled=True),
     "plain loop": plain,
     "Trainer": trainer,
     "Trainer, fused AdamW, no logging": lambda vocab, updates: trainer(
@@ -158,7 +162,12 @@ WAYS: dict[str, Callable[[int, int], Clock]] = {
     "Trainer, the same and eager attention": lambda vocab, updates: trainer(
         vocab, updates, "eager", optim="adamw_torch_fused", logging_strategy="no"
     ),
+    "Trainer, fused AdamW, no logging, compiled": lambda vocab, updates: trainer(
+        vocab, updates, optim="adamw_torch_fused", logging_strategy="no", torch_compile=True
+    ),
 }
+
+RANKS = "ours, a batch for each process"
 
 
 def litgpt(python: str, vocab: int, updates: int) -> list[float]:
@@ -219,13 +228,16 @@ def main(vocabularies: list[int], updates: int, rounds: int, peer: str | None) -
     say, peak = Console(soft_wrap=True).print, matmul_peak()
     for vocab in vocabularies:
         found: dict[str, list[float]] = {way: [] for way in (*WAYS, *(["litgpt, compiled"] if peer else []))}
-        pairs: list[float] = []  # CPU seconds of one process, which has a core for itself, to wall seconds of two
+        shared: list[float] = []  # CPU seconds of one process, which has a core for itself, to wall seconds of two
+        apart: list[float] = []
         for _ in range(rounds):
             for way in WAYS:
                 found[way] += [SEQUENCES * LENGTH / seconds for seconds in asked(way, vocab, updates)]
             if peer:
                 found["litgpt, compiled"] += [SEQUENCES * LENGTH / seconds for seconds in litgpt(peer, vocab, updates)]
-            pairs.append(sum(asked("ours", vocab, updates)) / sum(asked("ours", vocab, updates, ranks=2)))
+            alone = sum(asked("ours", vocab, updates))
+            shared.append(alone / sum(asked("ours", vocab, updates, ranks=2)))
+            apart.append(2 * alone / sum(asked(RANKS, vocab, updates, ranks=2)))
         flops = presets.flops_per_token(shape(vocab), LENGTH) + 6 * vocab * shape(vocab).width
         mine = float(np.median(found["ours"]))
         say(f"V = {vocab:,}: {presets.parameters(shape(vocab)):,} parameters, n = {len(found['ours'])} updates each")
@@ -237,9 +249,11 @@ def main(vocabularies: list[int], updates: int, rounds: int, peer: str | None) -
             )
         share = reading(vocab) / (SEQUENCES * LENGTH / mine)
         say(f"  reading a batch: {share:.2%} of our update")
-        say(
-            f"  two processes: {np.median(pairs):.2f} times as fast ({min(pairs):.2f} to {max(pairs):.2f}, n = {len(pairs)})"
-        )
+        for how, pairs in (("sharing a batch", shared), ("with a batch each", apart)):
+            say(
+                f"  two processes {how}: {np.median(pairs):.2f} times the tokens of one "
+                f"({min(pairs):.2f} to {max(pairs):.2f}, n = {len(pairs)})"
+            )
     say(f"matmul peak {peak / 1e9:.0f} GFLOP/s a core; " + ", ".join(f"{name} {v}" for name, v in versions().items()))
 
 
@@ -249,10 +263,11 @@ if __name__ == "__main__":
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--litgpt", metavar="PYTHON", help="of an environment that holds litgpt")
-    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--way", choices=[*WAYS, RANKS])
     given = parser.parse_args()
     if given.way:
         torch.set_num_threads(1)
-        sys.stdout.write("\n" + json.dumps(WAYS[given.way](given.vocab[0], given.updates)) + "\n")
+        way = WAYS.get(given.way, lambda vocab, updates: ours(vocab, updates, each=True))
+        sys.stdout.write("\n" + json.dumps(way(given.vocab[0], given.updates)) + "\n")
     else:
         main(given.vocab, given.updates, given.rounds, given.litgpt)

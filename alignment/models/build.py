@@ -21,6 +21,7 @@ from alignment import hardware as machine
 from alignment import tokenizer as vocabulary
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
+from alignment.models import attention as attention
 from alignment.models import presets
 from alignment.models.presets import Shape
 from alignment.schema import nearest
@@ -53,9 +54,17 @@ def config(shape: Shape, init_std: float = 0.006, **ids: int | None) -> PreTrain
 
 
 def build(
-    shape: Shape, tokenizer: PreTrainedTokenizerFast, hardware: Hardware, *, seed: int, init_std: float = 0.006
+    shape: Shape,
+    tokenizer: PreTrainedTokenizerFast,
+    hardware: Hardware,
+    *,
+    seed: int,
+    init_std: float = 0.006,
+    length: int | None = None,
 ) -> PreTrainedModel:
     """Draw a model's first weights: float32, the same on every rank and machine for one seed.
+
+    `length`: of the longest sequences that it is trained on.
 
     Raises ModelError where another kind of model is not what the arithmetic of shapes (`presets`) says it is.
     """
@@ -66,7 +75,7 @@ def build(
     settings = config(
         shape, init_std, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
     )
-    settings._attn_implementation = hardware.attention
+    settings._attn_implementation = machine.attention(hardware, length)
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
     if (found := matrices(model)) != presets.matrices(shape):

@@ -37,8 +37,8 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool) -> Memory:
-    """Say what a forward and backward pass over `tokens` tokens holds under a profile."""
+def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool, length: int | None = None) -> Memory:
+    """Say what a forward and backward pass over `tokens` tokens, in sequences of `length`, holds under a profile."""
     mode: Mode = "autocast" if profile.device == "cuda" else "float32" if profile.dtype == "float32" else "bfloat16"
     count = presets.parameters(shape)
     bytes_each = 4 if mode == "float32" else 2
@@ -47,19 +47,26 @@ def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool) -> M
         copies = 2 * (presets.matrices(shape) // shape.layers) * 2 * bytes_each
     else:
         own, copies = count, count * bytes_each  # a rounded copy: autocast's, or the model's own beside its masters
-    layers = shape.layers * saved(shape, mode) * tokens
+    short = length if hardware.attention(profile, length) == hardware.SHORT_KERNEL else None
+    layer = saved(shape, mode, short) * tokens
+    layers = shape.layers * layer
     if profile.recompute:
-        layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + saved(shape, mode) * tokens
+        layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + layer
     return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, mode, tokens))
 
 
-def saved(shape: Shape, mode: Mode) -> int:
-    """Bytes that a layer keeps of each token for its backward pass, with a fused attention kernel."""
+def saved(shape: Shape, mode: Mode, short: int | None = None) -> int:
+    """Bytes that a layer keeps of each token for its backward pass.
+
+    With a fused attention kernel, or with the one for short rows of `short` tokens, which keeps all shares of attention.
+    """
     d, f, k = shape.width, shape.ffn, shape.width // shape.heads * shape.kv_heads
     c = 4 if mode == "float32" else 2
     statistics = 8 + 4 * shape.heads  # of two norms, and of the attention's softmax
     if mode == "autocast":  # norms in float32; each of five matrices has its own rounded input
         return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
+    if short:  # keys and values come once for each head of the queries
+        return 8 * d + c * (8 * d + 4 * f + shape.heads * short) + 8
     return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
 
 

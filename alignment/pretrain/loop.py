@@ -61,7 +61,7 @@ def _train(recipe: Pretrain, here: Run, hardware: Hardware, accelerator: Acceler
     source = Batches.of(recipe, seen)
     domains.check_epochs(source.epochs(_count(recipe)), recipe.max_epochs)
     shape = _shape(recipe, vocabulary.rows(folder / "tokenizer", len(tokenizer)))
-    bare = build.build(shape, tokenizer, hardware, seed=recipe.seed, init_std=recipe.init_std)
+    bare = build.build(shape, tokenizer, hardware, seed=recipe.seed, init_std=recipe.init_std, length=recipe.sequence_length)
     bare.config.use_cache = False
     loss.attach(bare)
     if hardware.recompute:

@@ -65,7 +65,8 @@ def held(plan: Plan, name: str, profile: Profile, recompute: bool) -> Memory | N
     except HardwareError:
         return None
     chosen = profile.model_copy(update={"recompute": recompute})
-    return memory.estimate(plan.shape, chosen, micro * plan.sequence, sharded=memory.is_sharded(name))
+    sharded = memory.is_sharded(name)
+    return memory.estimate(plan.shape, chosen, micro * plan.sequence, sharded=sharded, length=plan.sequence)
 
 
 def _held(plan: Plan, name: str, profile: Profile) -> str:

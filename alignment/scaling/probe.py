@@ -41,7 +41,7 @@ def measure(plan: Plan, hardware: Hardware, recipe: Pretrain) -> Probe:
     accelerator = Accelerator(cpu=hardware.device == "cpu", mixed_precision="bf16" if hardware.dtype == "bfloat16" else "no")
     machine.check_processes(hardware, accelerator.num_processes)
     settings = build.config(plan.shape)
-    settings._attn_implementation, settings.use_cache = hardware.attention, False
+    settings._attn_implementation, settings.use_cache = machine.attention(hardware, plan.sequence), False
     bare: Any = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
     loss.attach(bare)
     if hardware.recompute:

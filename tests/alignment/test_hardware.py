@@ -108,7 +108,7 @@ def test_a_missing_gpu_is_said() -> None:
 
 def test_short_rows_on_a_cpu_are_trained_with_plain_attention() -> None:
     cpu = hardware.prepare("cpu")
-    assert hardware.attention(cpu, hardware.SHORT) == "eager"
+    assert hardware.attention(cpu, hardware.SHORT) == hardware.SHORT_KERNEL
     assert hardware.attention(cpu, hardware.SHORT + 1) == hardware.attention(cpu) == "sdpa"
     assert hardware.attention(replace(cpu, device="cuda"), 8) == "sdpa"
     assert hardware.attention(replace(cpu, attention="flash_attention_2"), 8) == "flash_attention_2"

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from alignment import tokenizer
 from alignment.errors import ModelError
-from alignment.hardware import Hardware
+from alignment.hardware import SHORT_KERNEL, Hardware
 from alignment.models import build, presets
 from alignment.models.presets import PRESETS, Shape
 
@@ -57,13 +57,14 @@ def test_the_attention_kernels_that_run_here_agree_in_value_and_gradient(kv_head
     shape, words = replace(SHAPE, kv_heads=kv_heads), build.read_tokenizer(folder)
     ids = torch.randint(0, len(words), (3, 48), generator=torch.Generator().manual_seed(0))
     found = {}
-    for kernel in ("eager", "sdpa"):
+    for kernel in ("eager", "sdpa", SHORT_KERNEL):
         model = build.build(shape, words, replace(CPU, attention=kernel), seed=0, init_std=0.2)
         logits = model(ids, use_cache=False).logits
         logits.logsumexp(-1).sum().backward()
         found[kernel] = logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad
-    for plain, fused in zip(found["eager"], found["sdpa"], strict=True):
-        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+    for kernel in ("sdpa", SHORT_KERNEL):
+        for plain, other in zip(found["eager"], found[kernel], strict=True):
+            torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_first_weights_have_the_papers_spread_and_come_from_the_seed(folder):
@@ -125,7 +126,7 @@ def test_weights_that_can_run_code_are_not_read(folder, tmp_path):
         build.load(tmp_path / "model", CPU)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", SHORT_KERNEL])
 def test_packed_documents_give_the_logits_of_separate_ones(folder, attention):
     from alignment.pretrain import batches
 

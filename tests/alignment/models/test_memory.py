@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from alignment.hardware import Profile
+from alignment.hardware import SHORT_KERNEL, Profile
 from alignment.models import build, memory, presets
 from alignment.models.memory import Mode
 from alignment.models.presets import PRESETS, Shape
@@ -20,9 +20,9 @@ SHAPE = Shape(1, 64, 4, 4, 172, vocab=128, max_positions=64)
 ROWS, LENGTH = 2, 24  # no product of them is a side of a matrix
 
 
-def kept(shape: Shape, mode: Mode) -> int:
+def kept(shape: Shape, mode: Mode, kernel: str = "sdpa") -> int:
     """Bytes that a pass through the decoder saves for its backward pass, weights and their rounded copies left out."""
-    model = AutoModelForCausalLM.from_config(build.config(shape)).train()
+    model = AutoModelForCausalLM.from_config(build.config(shape), attn_implementation=kernel).train()
     if mode == "bfloat16":
         model.bfloat16()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
@@ -47,6 +47,14 @@ def test_a_layer_keeps_what_we_count(mode: Mode, kv_heads: int) -> None:
     shape = replace(SHAPE, kv_heads=kv_heads)
     each = kept(replace(shape, layers=3), mode) - kept(shape, mode)
     assert each == 2 * ROWS * LENGTH * memory.saved(shape, mode)
+
+
+@pytest.mark.parametrize("mode", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kv_heads", [4, 1])
+def test_the_kernel_for_short_rows_keeps_what_we_count(mode: Mode, kv_heads: int) -> None:
+    shape = replace(SHAPE, kv_heads=kv_heads)
+    each = kept(replace(shape, layers=3), mode, SHORT_KERNEL) - kept(shape, mode, SHORT_KERNEL)
+    assert each == 2 * ROWS * LENGTH * memory.saved(shape, mode, LENGTH)
 
 
 def test_weights_gradients_and_moments_are_float32_and_the_model_a_rounded_copy() -> None:
