@@ -58,7 +58,10 @@ def measure(recipe: recipe.Experiment, here: run.Run, hardware: Hardware) -> dic
 def train(
     here: run.Run, hardware: Hardware, budget_cpu_hours: float, before: Sequence[Planned], said: Mapping[str, str]
 ) -> Workers:
-    """Run what the cells read, then the cells, as ordinary runs below this one; `said` holds the cells' recipes by name."""
+    """Run what the cells read, then the cells, as ordinary runs below this one; `said` holds the cells' recipes by name.
+
+    Cells that other cells go on from (`after`) run before them.
+    """
     folder = here.path / "recipes"
     folder.mkdir(exist_ok=True)
     for item in before:
@@ -70,8 +73,17 @@ def train(
     workers = Workers(here, budget_cpu_hours, hardware)
     for item in before:  # each may read the one before
         workers.all([Job(item.name, (*words, str(folder / item.file.name)))])
-    workers.all([Job(name, (*words, str(folder / f"{name}.yaml"))) for name in said])
+    for wave in _waves({name: schema.parse(text, name).get("after") for name, text in said.items()}):
+        workers.all([Job(name, (*words, str(folder / f"{name}.yaml"))) for name in wave])
     return workers
+
+
+def _waves(after: Mapping[str, str | None]) -> Iterator[list[str]]:
+    """Cells that can run at once, in the order in which they can."""
+    ready: list[str] = [name for name, shorter in after.items() if shorter not in after]
+    while ready:
+        yield ready
+        ready = [name for name, shorter in after.items() if shorter in ready]
 
 
 def yaml_text(words: Mapping[str, Any]) -> str:

@@ -338,12 +338,15 @@ class Experiment(Recipe):
 class Sweep(Recipe):
     """Small trainings over budgets, model scales, learning rates and batches: what scaling laws are fitted to (paper 3)."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("share_first_stages",)
+
     stage: Literal["sweep"]
     of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+$")]  # a pretrain recipe below recipes/
     data: Annotated[tuple[Name, ...], Field(min_length=1)]  # shards beside it: every corpus gets the whole grid
     budgets: Annotated[tuple[Grid, ...], Field(min_length=1)]
     learning_rate: Chosen
     batch_tokens: Chosen
+    share_first_stages: bool = False  # a cell goes on from one that differs in a smaller budget alone (paper 2.3)
     budget_cpu_hours: Rate  # no cell is started beyond it; not part of what is learnt
 
     @property

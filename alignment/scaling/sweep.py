@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,10 +107,30 @@ def grid(words: recipe.Sweep) -> dict[str, tuple[Cell, dict[str, Any]]]:
     for cell in _cells(words, of.recipe.sequence_length, of.recipe.model.tie is not False):
         if cell.name in found:
             raise RecipeError(f"budgets: two cells are called {cell.name}. Scales must lie apart, values stand once.")
-        changed = cell.words(raw)
-        recipe.validate(changed, f"{of.file}, cell {cell.name}")
-        found[cell.name] = (cell, changed)
+        found[cell.name] = (cell, cell.words(raw))
+    if words.share_first_stages:
+        _share(found)
+    for name, (_, changed) in found.items():
+        recipe.validate(changed, f"{of.file}, cell {name}")
     return found
+
+
+def _share(found: Mapping[str, tuple[Cell, dict[str, Any]]]) -> None:
+    """Let cells that differ in budget alone go on from one another: the smallest's warm-up, the largest's guard."""
+    alike: dict[Cell, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    for cell, changed in found.values():  # the cheapest first
+        alike[replace(cell, name="", flops=0.0)].append((cell.name, changed))
+    if all(len(same) == 1 for same in alike.values()):
+        raise RecipeError(
+            "share_first_stages: no two cells differ in their budget alone. Give learning_rate and batch_tokens as values "
+            "(a law gives each budget its own), and a scale in several budgets."
+        )
+    for same in alike.values():
+        warmup, guard = same[0][1]["optim"]["warmup_steps"], same[-1][1]["guard"]
+        for _, changed in same:
+            changed["optim"]["warmup_steps"], changed["guard"] = warmup, guard
+        for (name, shorter), (_, longer) in itertools.pairwise(same):
+            shorter["keep_turn"], longer["after"] = True, name
 
 
 def _cells(words: recipe.Sweep, sequence: int, tie: bool) -> Iterator[Cell]:

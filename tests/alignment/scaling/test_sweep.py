@@ -57,7 +57,26 @@ def test_rates_and_batches_follow_the_law_or_are_all_tried() -> None:
     assert places == {(1e-3, 2), (1e-3, 4), (2e-3, 2), (2e-3, 4)}
 
 
+def test_first_stages_are_shared_where_budgets_alone_differ() -> None:
+    budgets = [{"flops": c, "scales": [1.23e5]} for c in (4e10, 1e10, 2e10)]
+    fixed: dict[str, Any] = {"learning_rate": {"values": [1e-3, 2e-3]}, "batch_tokens": {"values": [256]}}
+    found = sweep.grid(words(budgets=budgets, share_first_stages=True, **fixed))
+    after = {name: said.get("after") for name, (_, said) in found.items()}
+    assert len(after) == 12
+    for name, (cell, said) in found.items():
+        shorter = found[after[name]][0] if after[name] else None
+        assert (shorter is None) == (cell.flops == 1e10)
+        if shorter:
+            assert (shorter.flops, shorter.learning_rate, shorter.data) == (cell.flops / 2, cell.learning_rate, cell.data)
+        assert said.get("keep_turn", False) == (cell.flops < 4e10)
+        assert said["optim"]["warmup_steps"] == laws.warmup(round(1e10 / cell.scale / 256))
+    waves = list(cells._waves(after))
+    assert [{found[name][0].flops for name in wave} for wave in waves] == [{1e10}, {2e10}, {4e10}]
+    assert sum(map(len, waves)) == 12
+
+
 @pytest.mark.parametrize(("changed", "complaint"), [
+    ({"share_first_stages": True}, "no two cells differ in their budget alone"),
     ({"of": "quickstart/shards", "data": ["corpus"]}, "a shards recipe; a sweep varies a pretrain recipe"),
     ({"of": "claims/scaling/nothing"}, "no recipes/claims/scaling/nothing.yaml"),
     ({"data": ["shards-none"]}, "reads run 'shards-none'"),
@@ -104,17 +123,19 @@ def test_a_sweep_runs_its_cells_and_leaves_rows_that_can_be_fitted(tmp_path: Pat
     }.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     chosen = words(
-        of="toy/pretrain", data=["shards"], budgets=[{"flops": 2e9, "scales": [1e5]}],
-        learning_rate={"values": [4e-3, 1e8]}, batch_tokens={"values": [256]},
+        of="toy/pretrain", data=["shards"], budgets=[{"flops": c, "scales": [1e5]} for c in (2e9, 4e9)],
+        learning_rate={"values": [4e-3, 1e8]}, batch_tokens={"values": [256]}, share_first_stages=True,
     )  # fmt: skip
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(WORDS), encoding="utf-8")
     item = experiment.Planned("sweep", file, chosen, tmp_path / "runs/sweep")
     (done,) = experiment.execute({"sweep": sweep.run_grid}, [item], profile="cpu", data_root=None, resume=False)
-    assert done.numbers["runs"] == 2
-    good, wild = table.read([done.path])
+    assert done.numbers["runs"] == 4
+    good, wild, longer, _ = table.read([done.path])
     assert not good.diverged
     assert wild.diverged
+    assert longer.loss < good.loss
+    assert "resumed from" in (done.path / "recipes" / f"{longer.run}.out").read_text(encoding="utf-8")
     kept, excluded = table.learnt([good, wild])
     assert excluded == [wild.run]
     assert fit.parted(kept) == (kept, [])
