@@ -50,6 +50,8 @@ def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool) -> M
     layers = shape.layers * saved(shape, mode) * tokens
     if profile.recompute:
         layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + saved(shape, mode) * tokens
+        if profile.recompute == "selective":  # what attention gives, and the statistics of its softmax
+            layers += shape.layers * tokens * (shape.width * (4 if mode == "float32" else 2) + 4 * shape.heads)
     return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, mode, tokens))
 
 
@@ -61,6 +63,10 @@ def saved(shape: Shape, mode: Mode) -> int:
     if mode == "autocast":  # norms in float32; each of five matrices has its own rounded input
         return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
     return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
+
+
+# logits in float32 that a CPU works on at once: they stay in its cache
+CACHED = 1 << 18
 
 
 def loss_rows(tokens: int, width: int) -> int:
