@@ -83,7 +83,7 @@ def doctor(
     data_root: DataRoot = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pages.")] = Path("reports/doctor"),
 ) -> None:
-    """Render all that a mixture, sft or dpo recipe would learn from, and refuse what would teach something else.
+    """Render all that a mixture, sft, dpo or kto recipe would learn from, and refuse what would teach something else.
 
     The training stages do the same before they begin. Exit code 2 on any violation.
     """
@@ -334,13 +334,14 @@ STAGES = {
     "sft": _stage("alignment.posttrain.sft", "train"),
     "preferences": _stage("alignment.posttrain.preferences", "collect"),
     "dpo": _stage("alignment.posttrain.dpo", "train"),
+    "kto": _stage("alignment.posttrain.kto", "train"),
     "evaluate": _stage("eval.evaluate", "run"),
     "reproduce": _stage("eval.reproduce", "run"),
     "experiment": _stage("alignment.cells", "measure"),
     "sweep": _stage("alignment.scaling.sweep", "run_grid"),
 }
 
-DOCTORS = {stage: _stage(f"alignment.posttrain.{stage}", "examine") for stage in ("mixture", "sft", "dpo")}
+DOCTORS = {stage: _stage(f"alignment.posttrain.{stage}", "examine") for stage in ("mixture", "sft", "dpo", "kto")}
 
 
 if __name__ == "__main__":

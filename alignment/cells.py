@@ -47,43 +47,79 @@ def measure(recipe: recipe.Experiment, here: run.Run, hardware: Hardware) -> dic
     planned = grid(recipe, last)
     heads = {name: f"{cell.label}, seed {cell.seed}" for name, (cell, _) in planned.items()}
     said = {name: f"# cell of {here.path.name}: {heads[name]}\n" + yaml_text(words) for name, (_, words) in planned.items()}
-    workers = train(here, hardware, recipe.budget_cpu_hours, before, said)
-    if task := recipe.measure.task:
-        asking = ("-m", "eval", "--tasks", task, "--on", hardware.name)
-        workers.all([Job(name, (*asking, str(here.path / name))) for name in planned])
-    found = [cell.scored(_score(recipe.measure, here.path / name)) for name, (cell, _) in planned.items()]
-    return findings.write(here.path, recipe.measure.name, list(recipe.over), found)
+    again = [_for_seeds(recipe, item, here.path.name) for item in before if item.name in recipe.seeded]
+    once = [item for item in before if item.name not in recipe.seeded]
+    workers = train(here, hardware, recipe.budget_cpu_hours, once, *again, said)
+    measured = {**(_starts(recipe, last) if recipe.against_start else {}), **{n: cell for n, (cell, _) in planned.items()}}
+    if tasks := ",".join(one.task for one in recipe.measures if one.task):
+        asking = ("-m", "eval", "--tasks", tasks, "--on", hardware.name)
+        workers.all([Job(name, (*asking, str(here.path / name))) for name in dict.fromkeys(_run(n) for n in measured)])
+    numbers: dict[str, float | int | str] = {}
+    for one in recipe.measures:
+        several = len(recipe.measures) > 1
+        folder = here.path / one.name if several else here.path
+        folder.mkdir(exist_ok=True)
+        found = [cell.scored(_score(one, here.path / _run(name))) for name, cell in measured.items()]
+        means = findings.write(folder, one.name, list(recipe.over), found)
+        numbers |= {f"{one.name} {name}" if several else name: mean for name, mean in means.items()}
+    return numbers
+
+
+def _starts(words: recipe.Experiment, of: Planned) -> dict[str, Cell]:
+    """The runs that cells start from as cells themselves: one a seed, or the same one for all."""
+    start = getattr(of.recipe, "start", None)
+    if start is None or start.run is None:
+        raise RecipeError(f"against_start: {of.file} starts from no run.")
+    field = next(iter(words.over))
+    seeded = start.run in words.seeded
+    names = {seed: f"{start.run}-seed{seed}" if seeded else f"{start.run}@{seed}" for seed in words.seeds}
+    return {name: Cell({field: start.run}, seed) for seed, name in names.items()}
+
+
+def _run(name: str) -> str:
+    return name.partition("@")[0]  # a run that all seeds share
+
+
+def _for_seeds(words: recipe.Experiment, item: Planned, where: str) -> dict[str, str]:
+    """A recipe that is made anew for every seed, by the name of its run; it reads what is made anew as well."""
+    raw = schema.parse(item.file.read_text(encoding="utf-8"), str(item.file))
+    said = {}
+    for seed in words.seeds:
+        changed = _renamed(raw, words.seeded, seed) | {"seed": seed}
+        said[f"{item.name}-seed{seed}"] = f"# {item.name} of {where}, seed {seed}\n" + yaml_text(changed)
+    return said
+
+
+def _renamed(value: Any, names: Sequence[str], seed: int) -> Any:
+    """A recipe's words with runs that are made anew for every seed called as this seed's are."""
+    if isinstance(value, Mapping):
+        return {key: inner if key == "stage" else _renamed(inner, names, seed) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_renamed(inner, names, seed) for inner in value]
+    return f"{value}-seed{seed}" if isinstance(value, str) and value in names else value
 
 
 def train(
-    here: run.Run, hardware: Hardware, budget_cpu_hours: float, before: Sequence[Planned], said: Mapping[str, str]
+    here: run.Run, hardware: Hardware, budget_cpu_hours: float, before: Sequence[Planned], *said: Mapping[str, str]
 ) -> Workers:
-    """Run what the cells read, then the cells, as ordinary runs below this one; `said` holds the cells' recipes by name.
+    """Run what the cells read, then the cells, as ordinary runs below this one.
 
-    Cells that other cells go on from (`after`) run before them.
+    `said` holds recipes by name, the cells' last; those of one mapping may run side by side.
     """
     folder = here.path / "recipes"
     folder.mkdir(exist_ok=True)
     for item in before:
         run.write_text(folder / item.file.name, item.file.read_text(encoding="utf-8"))
-    for name, text in said.items():
+    for name, text in (item for part in said for item in part.items()):
         run.write_text(folder / f"{name}.yaml", text)
     words = ("-m", "alignment", "run", "--runs", str(here.path), "--on", hardware.name, "--resume")
     words += ("--data-root", str(here.data_root)) if here.data_root else ()
     workers = Workers(here, budget_cpu_hours, hardware)
     for item in before:  # each may read the one before
         workers.all([Job(item.name, (*words, str(folder / item.file.name)))])
-    for wave in _waves({name: schema.parse(text, name).get("after") for name, text in said.items()}):
-        workers.all([Job(name, (*words, str(folder / f"{name}.yaml"))) for name in wave])
+    for part in said:
+        workers.all([Job(name, (*words, str(folder / f"{name}.yaml"))) for name in part])
     return workers
-
-
-def _waves(after: Mapping[str, str | None]) -> Iterator[list[str]]:
-    """Cells that can run at once, in the order in which they can."""
-    ready: list[str] = [name for name, shorter in after.items() if shorter not in after]
-    while ready:
-        yield ready
-        ready = [name for name, shorter in after.items() if shorter in ready]
 
 
 def yaml_text(words: Mapping[str, Any]) -> str:
@@ -117,13 +153,19 @@ def _variants(words: recipe.Experiment | recipe.Sweep, raw: Mapping[str, Any], w
 def grid(words: recipe.Experiment, of: Planned) -> dict[str, tuple[Cell, dict[str, Any]]]:
     """Every cell by name, with its recipe's words: all combinations of values, each with every seed."""
     raw = schema.parse(of.file.read_text(encoding="utf-8"), str(of.file))
+    read = {item.name: item.recipe.runs() for item in chain(words)[:-1]}
+    if unknown := sorted(set(words.seeded) - set(read)):
+        raise RecipeError(f"seeded: {unknown[0]} is not read by {words.of}. It reads {', '.join(read)}.")
+    for name, runs in read.items():
+        if name not in words.seeded and runs & set(words.seeded):
+            raise RecipeError(f"seeded: {name} reads {min(runs & set(words.seeded))}, so it is made anew as well. Add it.")
     cells: dict[str, tuple[Cell, dict[str, Any]]] = {}
     for seed, *values in itertools.product(words.seeds, *words.over.values()):  # all of a seed before the next
         cell = Cell(dict(zip(words.over, values, strict=True)), seed)
         name = "-".join([*(_slug(value) for value in values), f"seed{seed}"])
         if name in cells:
             raise RecipeError(f"over: two cells are called {name}. Give every value once.")
-        changed = _edited(raw, {**cell.values, "seed": seed}, str(of.file))
+        changed = _renamed(_edited(raw, {**cell.values, "seed": seed}, str(of.file)), words.seeded, seed)
         recipe.validate(changed, f"{of.file}, cell {name}")
         cells[name] = (cell, changed)
     return cells

@@ -9,7 +9,7 @@ rendered and tokenised without control tokens, so nobody can write an end mark i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,31 +73,36 @@ class Encoded:
 
 def encode(tokenizer: Any, messages: Sequence[Message], *, answer: bool) -> Encoded:
     """Tokenise a conversation: whole (`answer=True`), or up to the place where the model speaks (`answer=False`)."""
-    marks = _control(tokenizer)
-    shielded = [_shield(message, marks) for message in messages]
+    marks = control(tokenizer)
     ids: list[int] = []
     learnt: list[bool] = []
+    for text, learn in parts(tokenizer, [_shield(message, marks) for message in messages], answer=answer):
+        _extend(tokenizer, ids, learnt, text, marks, learn=learn)
+    return Encoded(ids, learnt)
+
+
+def parts(tokenizer: Any, messages: Sequence[Message], *, answer: bool) -> Iterator[tuple[str, bool]]:
+    """Render a conversation in parts, learnt or not, as `encode` tokenises them. No message may hold a control token."""
+    marks = control(tokenizer)
     done = ""
-    for position, message in enumerate(shielded):
+    for position, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt, said = _split(tokenizer, shielded[: position + 1], marks)
-        _extend(tokenizer, ids, learnt, _after(done, prompt), marks, learn=False)
-        _extend(tokenizer, ids, learnt, said, marks, learn=True)
+        prompt, said = _split(tokenizer, messages[: position + 1], marks)
+        yield _after(done, prompt), False
+        yield said, True
         done = prompt + said
     if not answer:
-        prompt = _render(tokenizer, shielded, prompt=True)
-        _extend(tokenizer, ids, learnt, _after(done, prompt), marks, learn=False)
-    return Encoded(ids, learnt)
+        yield _after(done, _render(tokenizer, messages, prompt=True)), False
 
 
 def end_ids(tokenizer: Any) -> set[int]:
     """The ids that end an answer: the tokenizer's EOS and the template's own end mark."""
     ends = {tokenizer.eos_token_id} - {None}
     if tokenizer.chat_template:
-        marks = _control(tokenizer)
+        marks = control(tokenizer)
         _, said = _split(tokenizer, [dict(m) for m in _PROBE[:3]], marks)
-        ends.add(marks.ids[next(mark for mark in _pieces(said, marks)[::-1] if mark in marks.ids)])
+        ends.add(marks.ids[next(mark for mark in pieces(said, marks)[::-1] if mark in marks.ids)])
     return ends
 
 
@@ -135,11 +140,11 @@ def _split(tokenizer: Any, messages: Sequence[Message], marks: Marks) -> tuple[s
             "the chat template's prompt is not a prefix of its conversation, so no answer can be learnt as it is asked. "
             "Use a model with another template."
         )
-    pieces = _pieces(whole[len(prompt) :], marks)
-    last = max((i for i, piece in enumerate(pieces) if piece in marks.ids), default=None)
+    found = pieces(whole[len(prompt) :], marks)
+    last = max((i for i, piece in enumerate(found) if piece in marks.ids), default=None)
     if last is None:
         raise ModelError("the chat template ends an answer without a control token: the model would never stop.")
-    return prompt, "".join(pieces[: last + 1])
+    return prompt, "".join(found[: last + 1])
 
 
 def _after(done: str, prompt: str) -> str:
@@ -160,7 +165,8 @@ def _render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False
     return str(text)
 
 
-def _control(tokenizer: Any) -> Marks:
+def control(tokenizer: Any) -> Marks:
+    """Read the control tokens of a tokenizer."""
     size, marks = _known.get(tokenizer, (0, None))
     if marks is None or size != len(tokenizer):  # tokens were added since
         ids = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -186,12 +192,13 @@ def _unshield(text: str, marks: Marks) -> str:
     return "".join(names[ord(c) - 0xF0000] if 0 <= ord(c) - 0xF0000 < len(names) else c for c in text)
 
 
-def _pieces(text: str, marks: Marks) -> list[str]:
+def pieces(text: str, marks: Marks) -> list[str]:
+    """Cut a rendered text at control tokens; they are pieces of their own."""
     return [piece for piece in marks.cut.split(text) if piece] if marks.cut else [text]
 
 
 def _extend(tokenizer: Any, ids: list[int], learnt: list[bool], text: str, marks: Marks, *, learn: bool) -> None:
-    for piece in _pieces(text, marks):
+    for piece in pieces(text, marks):
         if piece in marks.ids:
             new = [marks.ids[piece]]
         else:

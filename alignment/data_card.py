@@ -62,6 +62,7 @@ class Card(schema.Words):
     domain: str
     reader: str
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    rename: dict[str, str] = Field(default_factory=dict)  # columns that the reader knows by other names: column: its name
     fill: dict[str, str] = Field(default_factory=dict)  # values for placeholders `{{name}}` in the texts
     splits: Annotated[dict[str, Split], Field(min_length=1)]
 
@@ -79,6 +80,8 @@ class Card(schema.Words):
 
     @model_validator(mode="after")
     def _whole(self) -> Card:
+        if unknown := sorted(set(self.rename) - set(self.columns)):
+            raise ValueError(f"rename: {', '.join(unknown)} is not among columns")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision go together: a commit hash or `unpinned`, or none for both")
         for name, split in self.splits.items():
@@ -125,16 +128,23 @@ class Opened:
         self._expect(layouts.PAIRED, "preference pairs")
         return rows.pairs(self.records(), self.card.reader, self.card.model_dump(), self.dropped)
 
+    def judged(self) -> Iterator[dict[str, Any]]:
+        """Read answers judged good or bad; a pair is one of each."""
+        self._expect(layouts.PAIRED, "judged answers")
+        return rows.judged(self.records(), self.card.reader, self.card.model_dump(), self.dropped)
+
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Read the rows as they stand, each with the place that a complaint can name; placeholders are filled."""
         self.dropped.clear()
         self.rows_read = 0
         for path in self.paths:
-            for where, record in rows.records(path):
+            for where, record in rows.records(path, self.card.columns):
                 self.rows_read += 1
                 missing = [name for name in self.card.columns if name not in record]
                 if missing:
                     raise DataError(f"{where}: no column {missing[0]!r}, which card {self.card.name} promises.")
+                for column, name in self.card.rename.items():
+                    record[name] = record.pop(column)
                 yield where, _filled(record, self.card.fill) if self.card.fill else record
 
     def _expect(self, known: Sequence[str] | Mapping[str, Any], what: str) -> None:
@@ -148,7 +158,8 @@ def open_card(name: str, data_root: Path | None, *, training: bool, stream: bool
     `stream`: what is not below the data root stays on the hub, and its commit stands for its content.
     """
     card = load(name, folder)
-    read_as = json.dumps([card.reader, card.fill, card.language, card.domain], sort_keys=True)
+    renamed = [card.rename] if card.rename else []
+    read_as = json.dumps([card.reader, card.fill, card.language, card.domain, *renamed], sort_keys=True)
     splits = _splits(card, training=training)
     if stream and card.hub and not (data_root and _local(card, splits, data_root)):
         _pinned(card)
@@ -179,6 +190,11 @@ def load(name: str, folder: Path = CARDS) -> Card:
     if card.name != name:
         raise DataError(f"{path}: name: is {card.name!r}; a card is called as its file.")
     return card
+
+
+def check(name: str, *, training: bool, folder: Path = CARDS) -> None:
+    """Refuse a card that has no split for this use: a held-out set cannot be trained on."""
+    _splits(load(name, folder), training=training)
 
 
 def front_matter(text: str, path: Path) -> str:

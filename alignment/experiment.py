@@ -88,7 +88,8 @@ def examine(look: Callable[[Any, run.Run], Any], item: Planned, data_root: Path 
     _pinned(item)
     inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
     with tempfile.TemporaryDirectory() as place:
-        return look(item.recipe, run.Run(Path(place), inputs, _cards(item.recipe, data_root), True, False, {}))
+        cards = _cards(item.recipe, data_root)
+        return look(item.recipe, run.Run(Path(place), inputs, cards, True, False, {}, data_root=data_root))
 
 
 def check(item: Planned) -> None:
@@ -99,7 +100,9 @@ def check(item: Planned) -> None:
         from alignment import data_card
 
         for name in sorted(item.recipe.cards()):
-            data_card.load(name)
+            data_card.check(name, training=True)
+        for name in item.recipe.held_out if isinstance(item.recipe, recipe.Mixture) else ():
+            data_card.check(name, training=False)
     if isinstance(item.recipe, recipe.Experiment):
         from alignment import cells
 

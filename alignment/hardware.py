@@ -51,7 +51,7 @@ class Profile(schema.Words):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attention: Literal["eager", "sdpa", "flash_attention_2", "kernels-community/flash-attn2"] = "sdpa"
     micro_tokens: schema.Positive  # tokens per forward pass and process
-    recompute: bool = False
+    recompute: bool | Literal["selective"] = False  # layers in the backward pass; selective: all but their attention
     processes: schema.Positive = 1
     threads: schema.Positive | None = None  # per process; unset: cores / processes
     compile: bool = False  # pre-training: torch.compile of the layers; takes minutes before the first update
@@ -73,7 +73,7 @@ class Hardware:
     dtype_reason: str
     attention: str
     micro_tokens: int
-    recompute: bool
+    recompute: bool | Literal["selective"]
     processes: int
     threads: int
     compile: bool = False

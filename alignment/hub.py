@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from alignment.recipe import UNPINNED
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PUSHED = {".safetensors", ".json", ".jinja", ".txt", ".model"}  # of a model folder; never a pickle, so no training_args.bin
-STALE = re.compile(r"[^/]*\.safetensors(\.index\.json)?|\.eval_results/[^/]*\.yaml|data/[^/]*\.jsonl")  # of an earlier push
+# Of an earlier push; what this one does not have goes.
+STALE = re.compile(r"[^/]*\.safetensors(\.index\.json)?|\.eval_results/[^/]*\.yaml|data/[^/]*\.jsonl|data_cards/[^/]*\.md")
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
 LINE = re.compile(rf"(?m)^([^#\n]*\brevision:[ \t]*){UNPINNED}\b")
 
@@ -88,7 +89,15 @@ def pack(path: Path, to: str, licence: str | None = None) -> Parcel:
     if not wanted:
         raise RunError(f"{path}: a {last.manifest['stage']} run holds neither model/ nor data to share. Push another run.")
     data = {f"data/{file}": path / file for file in sorted(wanted)}
-    return _checked(Parcel("dataset", {**model_card.data_set(chain, to, licence), **recipes, **data}, ()))
+    return _checked(Parcel("dataset", {**model_card.data_set(chain, to, licence), **recipes, **_told(chain), **data}, ()))
+
+
+def _told(chain: Sequence[run.Finished]) -> dict[str, Path]:
+    """What a data set says of itself beside its card: the ledger, and the data cards of its sources."""
+    names = {name for one in chain for name in one.manifest["cards"]}
+    cards = {f"data_cards/{name}.md": data_card.CARDS / f"{name}.md" for name in sorted(names)}
+    files = {"ledger.json": chain[-1].path / "ledger.json", **cards}
+    return {name: file for name, file in files.items() if file.is_file()}
 
 
 def pack_checkpoints(path: Path, to: str, licence: str | None = None) -> Iterator[tuple[str, Parcel]]:

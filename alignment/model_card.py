@@ -169,9 +169,11 @@ def ledgers(chain: Sequence[Finished]) -> list[tuple[str, str, dict[str, int]]]:
     for run in chain:
         file = run.path / "ledger.json"
         counted = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        for what in ("domains", "languages", "sources", "outcomes", "dropped"):
+        for what in ("read", "domains", "languages", "sources", "outcomes", "dropped"):
             if isinstance(counts := counted.get(what), dict) and counts:
                 found.append((run.path.name, what, counts))
+        if blend := counted.get("blend"):
+            found.append((run.path.name, "epochs", {group["group"]: group["epochs"] for group in blend["groups"]}))
         left = (counted.get("steps") or [{}])[-1].get("by", {})  # of a corpus: what its last step let through
         for key in ("domain", "language"):
             if kept := {name: group["out"]["bytes"] for name, group in left.get(key, {}).items() if group["out"]["bytes"]}:

@@ -11,16 +11,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignment import schema
 from alignment.errors import RecipeError
+from alignment.objectives import ELSEWHERE, Loss, weighed
 from alignment.schema import Name, Positive, Rate, Share, Words
 from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
+from alignment.section import Blend as Blend
 from alignment.section import Chosen as Chosen
 from alignment.section import Grid as Grid
 from alignment.section import Guard as Guard
+from alignment.section import Judge as Judge
 from alignment.section import Judged as Judged
 from alignment.section import Measure as Measure
 from alignment.section import Model as Model
@@ -31,21 +34,16 @@ from alignment.section import RawText as RawText
 from alignment.section import Source as Source
 from alignment.section import Start as Start
 from alignment.section import Strings as Strings
+from alignment.section import Watch as Watch
 from alignment.sieve import Filters as Filters
 
 
 class Recipe(Words):
     """What every stage has. `fits` names the hardware profiles it was written for; it is not part of what is learnt."""
 
-    LATER: ClassVar[tuple[str, ...]] = ()  # words that came later: unset, they leave a fingerprint as it was
-
     stage: str
     seed: int = 0
     fits: Annotated[tuple[Name, ...], Field(min_length=1)] = ("cpu",)
-
-    @model_serializer(mode="wrap")
-    def _asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in write(self).items() if value or name not in self.LATER}
 
     def runs(self) -> set[str]:
         """Name the neighbouring runs that this recipe reads."""
@@ -209,11 +207,16 @@ class Pretrain(Recipe):
 class Mixture(Recipe):
     """Instruction rows, rendered and tokenised, with labels."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("held_out", "near", "blend")
+
     stage: Literal["mixture"]
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     start: Start  # whose tokenizer and chat template are used
     template: Name | None = None  # the template the model must have; unset keeps its own
     against: Name | None = None  # the run whose held-out sets must not be contained
+    held_out: tuple[Name, ...] = ()  # cards of evaluation sets whose held-out items must not be contained
+    near: Near | None = None  # near-duplicates are sought over all sources together; unset: equal rows alone go
+    blend: Blend | None = None  # unset: every row once
     max_length: Positive
     overlong: Share = 0.05  # of the rows may be longer and are left out; more, and the doctor refuses
     validation: Share = 0.02
@@ -221,9 +224,17 @@ class Mixture(Recipe):
     def _direct_runs(self) -> set[str]:
         return {self.against} if self.against else set()
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Mixture:
+        if self.near and self.near.keep in ("newest", "best"):
+            raise ValueError(f"near.keep: {self.near.keep}, and instruction rows have no such field. Use longest or first")
+        return self
+
 
 class SFT(Recipe):
     """Supervised fine-tuning on answers only."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("watch", "neftune")
 
     stage: Literal["sft"]
     start: Start
@@ -233,17 +244,23 @@ class SFT(Recipe):
     overlong: Share = 0.05  # of the rows may be longer and are left out; more, and the doctor refuses
     template: Name | None = None
     adapter: Adapter | None = None
+    watch: Watch | None = None  # questions that are asked while it learns
+    neftune: Rate | None = None  # alpha of the noise on embeddings (Jain et al., 2023); not in the paper
 
     def batches(self) -> list[tuple[int, int]]:
         return [(self.optim.batch_size, self.max_length)]
 
 
 class Preferences(Recipe):
-    """Sample several answers per problem, verify them, pair right with wrong."""
+    """Sample several answers per question, find the better ones, and pair them with worse ones."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("prompts", "heldout", "winner", "judge", "reward", "alike", "longer")
 
     stage: Literal["preferences"]
     start: Start
-    data: Name
+    data: Name | None = None  # a run with problems, which a rule can judge
+    prompts: tuple[Source, ...] = ()  # or instruction rows, whose first question is asked; for a rule they end in "#### 42"
+    heldout: Share = 0.1  # of the prompts; problems say themselves which are
     kinds: Annotated[tuple[Literal["number", "choice", "code", "refusal"], ...], Field(min_length=1)] = (
         "number",
         "choice",
@@ -255,26 +272,75 @@ class Preferences(Recipe):
     top_p: Share = 1.0
     max_new_tokens: Positive
     pairs_per_problem: Positive = 1
+    winner: Literal["rule", "judge", "reward"] = "rule"
+    judge: Judge | None = None  # asked twice, with the answers swapped
+    reward: Start | None = None  # a sequence classifier with one label
+    alike: Share | None = None  # two answers that share more of their text than this are no pair
+    longer: Rate | None = None  # nor are two of which one is more than so many times as long
 
     def _direct_runs(self) -> set[str]:
-        return {self.data}
+        return {self.data} if self.data else set()
+
+    @model_validator(mode="after")
+    def _judged(self) -> Preferences:
+        if (self.data is None) == (not self.prompts):
+            raise ValueError("give data (a run with problems) or prompts, and not both")
+        if (self.winner == "judge") != (self.judge is not None) or (self.winner == "reward") != (self.reward is not None):
+            raise ValueError("winner: judge goes with judge, winner: reward with reward, and neither with another winner")
+        return self
 
 
-class DPO(Recipe):
-    """Direct preference optimisation against the start model."""
+class _Preferring(Recipe):
+    """What DPO and KTO share."""
 
-    stage: Literal["dpo"]
     start: Start
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
     optim: Optim
     beta: Rate = 0.1
     max_length: Positive
-    overlong: Share = 0.05  # of the pairs may be longer and are left out; more, and the doctor refuses
+    overlong: Share = 0.05  # of the pairs may be longer; more, and the doctor refuses
     template: Name | None = None
     adapter: Adapter | None = None
 
     def batches(self) -> list[tuple[int, int]]:
         return [(self.optim.batch_size, self.max_length)]
+
+
+class DPO(_Preferring):
+    """Direct preference optimisation against the start model; other losses by name, ORPO among them."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("long_prompts", "loss", "label_smoothing")
+
+    stage: Literal["dpo"]
+    loss: Loss | Annotated[dict[Loss, Rate], Field(min_length=1)] = "sigmoid"  # one, or several with weights
+    label_smoothing: Share = 0.0
+    long_prompts: Literal["leave out", "cut"] = "leave out"  # cut: at their beginning, answers stay whole
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of every loss by name."""
+        return weighed(self.loss, self.label_smoothing)  # type: ignore[arg-type]
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _here(cls, loss: Any) -> Any:
+        for name in [loss] if isinstance(loss, str) else loss or ():
+            if name in ELSEWHERE:
+                raise ValueError(f"{name} {ELSEWHERE[name]}")
+        return loss
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> DPO:
+        weighed(self.loss, self.label_smoothing)  # type: ignore[arg-type]
+        return self
+
+
+class KTO(_Preferring):
+    """Answers judged good or bad, each by itself (Ethayarajh et al. 2024); pairs are read as one of each."""
+
+    stage: Literal["kto"]
+    desirable: Rate = 1.0  # the weight of good answers
+    undesirable: Rate = 1.0  # and of bad ones
 
 
 class Evaluate(Recipe):
@@ -319,12 +385,27 @@ class Reproduce(Recipe):
 class Experiment(Recipe):
     """One recipe with some of its fields varied, over several seeds."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("seeded", "against_start")
+
     stage: Literal["experiment"]
     of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+$")]  # below recipes/, without .yaml
     over: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]  # dotted field: its values
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    measure: Measure
+    seeded: tuple[Name, ...] = ()  # of the recipes that it reads: made anew for every seed
+    against_start: bool = False  # the model that the cells start from is measured too, and comes first
+    measure: Measure | Annotated[tuple[Measure, ...], Field(min_length=2)]
     budget_cpu_hours: Rate  # no cell is started beyond it; not part of what is learnt
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What is read off each cell."""
+        return self.measure if isinstance(self.measure, tuple) else (self.measure,)
+
+    @model_validator(mode="after")
+    def _one_field(self) -> Experiment:
+        if self.against_start and (len(self.over) > 1 or any(field.startswith("start") for field in self.over)):
+            raise ValueError("against_start: vary exactly one field then, and not start")
+        return self
 
     @model_validator(mode="after")
     def _seeds(self) -> Experiment:
@@ -365,12 +446,13 @@ STAGES: dict[str, type[Recipe]] = {
     "sft": SFT,
     "preferences": Preferences,
     "dpo": DPO,
+    "kto": KTO,
     "evaluate": Evaluate,
     "reproduce": Reproduce,
     "experiment": Experiment,
     "sweep": Sweep,
 }
-TRAINING = ("pretrain", "sft", "dpo")
+TRAINING = ("pretrain", "sft", "dpo", "kto")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -6,16 +6,22 @@ What can be read but not learnt from (an empty answer, two equal answers) is lef
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from isal import igzip
+
+from alignment.corpus.documents import parse
 from alignment.errors import DataError
 from alignment.layouts import INSTRUCTIONS, KTO, PAIRS, Message, Pair, Record, kto
+
+CHUNK, GROUP = 1 << 20, 1024  # characters, and rows of a .parquet, that are read at once
 
 
 def instructions(
@@ -54,6 +60,30 @@ def pairs(
         }
 
 
+def judged(
+    found: Iterable[tuple[str, Record]], reader: str, card: Mapping[str, str], dropped: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Read records into answers judged good or bad; a pair is one of each. As for pairs, a prompt is one user turn."""
+    if reader != KTO:
+        for pair in pairs(found, reader, card, dropped):
+            yield from split(pair)
+        return
+    for number, (where, record) in enumerate(found, 1):
+        *turns, answer = _conversation(kto(record, where), where, last="assistant")
+        if reason := _unusable(turns, answer["content"]):
+            dropped[reason] += 1
+            continue
+        asked = {"prompt": turns[0]["content"], "answer": answer["content"]}
+        yield {"id": f"{card['name']}-{number}", **asked, "good": record["label"], **_kind(card)}
+
+
+def split(pair: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A pair as two answers, each judged by itself."""
+    rest = {name: pair[name] for name in ("prompt", "language", "domain")}
+    for side in ("chosen", "rejected"):
+        yield {"id": f"{pair['id']}-{side}", "answer": pair[side], "good": side == "chosen", **rest}
+
+
 def _kind(card: Mapping[str, str]) -> dict[str, str]:
     return {"language": card["language"], "domain": card["domain"]}
 
@@ -74,14 +104,14 @@ def matched(found: Iterable[tuple[str, Record]], dropped: Counter[str]) -> Itera
         dropped["no answer of the other verdict"] += left
 
 
-def _unusable(turns: Sequence[Message], chosen: str, rejected: str) -> str | None:
+def _unusable(turns: Sequence[Message], *answers: str) -> str | None:
     if turns[0]["role"] == "system":
         return "system turn"
     if len(turns) > 1:
         return "several turns"
-    if not (turns[0]["content"].strip() and chosen.strip() and rejected.strip()):
+    if not all(text.strip() for text in (turns[0]["content"], *answers)):
         return "empty turn"
-    return "equal answers" if chosen == rejected else None
+    return "equal answers" if len(set(answers)) < len(answers) else None
 
 
 def _conversation(messages: list[Message], where: str, *, last: str) -> list[Message]:
@@ -97,30 +127,79 @@ def _conversation(messages: list[Message], where: str, *, last: str) -> list[Mes
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a .json list, .jsonl, .jsonl.gz or .parquet file; each record comes with its place, for complaints."""
+def records(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a .json list, .jsonl (also .gz or .xz) or .parquet file; each record comes with its place, for complaints.
+
+    A file is not held as a whole. `columns`: a .json object without them is taken for lists of records by name.
+    """
     number = 0
     try:
-        for number, value in enumerate(_values(path), 1):
+        for number, value in enumerate(_values(path, columns), 1):
             if not isinstance(value, dict):
                 raise DataError(f"{path}, row {number}: a record is an object, this is {type(value).__name__}.")
             yield f"{path}, row {number}", value
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError) as error:
         raise DataError(f"{path}, row {number + 1}: cannot be read ({error}). Is the file whole?") from None
 
 
-def _values(path: Path) -> Iterator[Any]:
+OPEN: dict[str, Callable[..., Any]] = {".gz": igzip.open, ".xz": lzma.open}
+
+
+def _values(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     if path.name.endswith(".json"):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        yield from found if isinstance(found, list) else [found]
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            yield from (json.loads(line.decode()) for line in lines if line.strip())
+        yield from _json(path, columns)
+    elif path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.xz")):
+        with OPEN.get(path.suffix, open)(path, "rb") as lines:
+            yield from (parse(line) for line in lines if line.strip())
     elif path.name.endswith(".parquet"):
         from pyarrow.parquet import ParquetFile
 
         with ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(GROUP):
                 yield from batch.to_pylist()
     else:
-        raise DataError(f"{path}: no reader for this kind of file. Readable: .json, .jsonl, .jsonl.gz, .parquet.")
+        raise DataError(f"{path}: no reader for this kind of file. Readable: .json, .jsonl, .gz or .xz of it, .parquet.")
+
+
+def _json(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """A list of records, one record, records one after another (as some call .json what is .jsonl), or lists by name."""
+    with path.open(encoding="utf-8") as file:
+        first = " "
+        while first.isspace():
+            first = file.read(1)
+        if first == "[":
+            yield from _parsed(file, "", end="]")
+            return
+        found = _parsed(file, first, end="")
+        begin = list(islice(found, 2))
+        named = begin[0] if len(begin) == 1 and isinstance(begin[0], dict) and not set(columns) & begin[0].keys() else {}
+        if columns and named and all(isinstance(some, list) for some in named.values()):
+            begin = list(chain.from_iterable(named.values()))
+        yield from begin
+        yield from found
+
+
+def _parsed(file: TextIO, text: str, end: str) -> Iterator[Any]:
+    """Parse values one after another, with or without commas, up to `end`, after which nothing may come."""
+    decode, at, ended = json.JSONDecoder().raw_decode, 0, False
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if end and text[at : at + 1] == end:
+            if text[at + 1 :].strip() or file.read().strip():
+                raise ValueError(f"something stands after the last {end}")
+            return
+        if at == len(text) and ended and not end:
+            return
+        try:
+            value, stop = decode(text, at)
+        except ValueError:
+            stop = len(text)
+            if ended:
+                raise
+        if stop < len(text) or ended:
+            yield value
+            at = stop
+        else:  # the value may go on: twice as much is read each time, so a long one costs no square
+            more = file.read(max(CHUNK, len(text) - at))
+            text, at, ended = text[at:] + more, 0, not more

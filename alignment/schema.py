@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from alignment.errors import PlumblineError, RecipeError
 
@@ -25,7 +33,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]  # a run beside 
 class Words(BaseModel):
     """A section of a file: unknown words are refused, nothing is converted, nothing changes after loading."""
 
+    LATER: ClassVar[tuple[str, ...]] = ()  # words that came later: unset, they leave a fingerprint as it was
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unset = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unset}
 
     @model_validator(mode="before")
     @classmethod

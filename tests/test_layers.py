@@ -16,6 +16,7 @@ LAYERS = [
     ("alignment.templates", 2),
     ("alignment.schema", 2),
     ("alignment.corpus.documents", 2),
+    ("alignment.objectives", 2),
     ("alignment.section", 2),
     ("alignment.sieve", 2),
     ("alignment.recipe", 2),

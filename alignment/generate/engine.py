@@ -114,7 +114,9 @@ class Engine(Words):
         with _inference(model):
             own = model(input_ids=torch.tensor([[0, 1]], device=self.device), use_cache=False).logits[0]
             ours = self.forward.logits(self.forward.rows(None, [[0, 1]])[0])
-        if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-3, equal_nan=True):
+        rounded = own.dtype != torch.float32  # two ways to compute in 16 bits
+        near = float(own.abs().nan_to_num().max()) / 16 if rounded else 1e-3
+        if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=near, equal_nan=True):
             kind = type(model).__name__
             raise ModelError(f"{self.name}: {kind} changes its logits after the LM head; this engine does not.")
 

@@ -21,8 +21,8 @@ from alignment import hardware as machine
 from alignment import tokenizer as vocabulary
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
-from alignment.models import attention as attention
-from alignment.models import presets
+from alignment.models import attention as attention  # registers a kernel
+from alignment.models import presets, quantised, recompute
 from alignment.models.presets import Shape
 from alignment.schema import nearest
 
@@ -78,6 +78,8 @@ def build(
     settings._attn_implementation = machine.attention(hardware, length)
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
+    if hardware.recompute == "selective":
+        recompute.spare_attention(model)
     if (found := matrices(model)) != presets.matrices(shape):
         raise ModelError(
             f"model.kind {shape.kind}: its layers' matrices hold {found:,} weights, {presets.matrices(shape):,} are "
@@ -107,11 +109,21 @@ def save(model: PreTrainedModel, tokenizer: Path, out: Path, weights: dict[str, 
     os.replace(draft, out)
 
 
-def load(folder: Path, hardware: Hardware, length: int | None = None) -> PreTrainedModel:
+def load(folder: Path, hardware: Hardware, length: int | None = None, *, base: str | None = None) -> PreTrainedModel:
     """Load float32 weights from a model folder, to be trained on sequences of up to `length` tokens.
 
+    With base `nf4` the layers' matrices are held in 4 bits, frozen, for an adapter (Dettmers et al., 2023).
     Refuses pickled weights and a tokenizer that does not fit.
     """
+    kernel = machine.attention(hardware, length)
+    model = read(folder, kernel) if base is None else quantised.harmless(read(folder, kernel, **quantised.nf4(hardware)))
+    if hardware.recompute == "selective":
+        recompute.spare_attention(model)
+    return model
+
+
+def read(folder: Path, attention: str = "sdpa", **words: Any) -> PreTrainedModel:
+    """Load float32 weights; `words` say to the library what else is asked of it."""
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder}: no config.json here. Name the model/ folder of a finished run.")
     if not any(folder.glob("*.safetensors")):
@@ -121,10 +133,11 @@ def load(folder: Path, hardware: Hardware, length: int | None = None) -> PreTrai
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
-            attn_implementation=machine.attention(hardware, length),
+            attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **words,
         )
     except RuntimeError as error:
         raise ModelError(f"{folder}: the weights do not fit config.json. Copy the folder again. ({error})") from error

@@ -52,6 +52,8 @@ def estimate(shape: Shape, profile: Profile, tokens: int, *, sharded: bool, leng
     layers = shape.layers * layer
     if profile.recompute:
         layers = shape.layers * tokens * shape.width * (2 if mode == "bfloat16" else 4) + layer
+        if profile.recompute == "selective" and not short:  # what attention gives, and the statistics of its softmax
+            layers += shape.layers * tokens * (shape.width * (4 if mode == "float32" else 2) + 4 * shape.heads)
     return Memory(4 * own + copies, 4 * own, 8 * own, layers, _loss(shape, mode, tokens))
 
 
@@ -68,6 +70,10 @@ def saved(shape: Shape, mode: Mode, short: int | None = None) -> int:
     if short:  # keys and values come once for each head of the queries
         return 8 * d + c * (8 * d + 4 * f + shape.heads * short) + 8
     return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
+
+
+# logits in float32 that a CPU works on at once: they stay in its cache
+CACHED = 1 << 18
 
 
 def loss_rows(tokens: int, width: int) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignment.errors import DataError
 from alignment.posttrain import diagnosis, page
@@ -23,6 +23,7 @@ from alignment.run import Run, write_text
 
 PAGE = "doctor.html"
 SHOWN = 3  # rows of a kind on the page
+SIDES = ("chosen", "rejected")
 LENGTHS = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 LEAKED = "a held-out question is trained on"
@@ -33,8 +34,8 @@ IDENTICAL = "chosen and rejected are the same tokens"
 
 
 def rows(
-    found: Sequence[Mapping[str, Any]],
-    validation: Sequence[Mapping[str, Any]],
+    found: Collection[Mapping[str, Any]],
+    validation: Collection[Mapping[str, Any]],
     cut: Cut,
     dropped: Mapping[str, int],
     tokenizer: Any,
@@ -42,10 +43,16 @@ def rows(
     *,
     overlong: float,
 ) -> Diagnosis:
-    """Examine instruction rows; `overlong` is the share that may be longer than the limit."""
+    """Examine instruction rows; `overlong` is the share that may be longer than the limit.
+
+    Rows are gone through twice and not held, so they may lie on a disk.
+    """
     exam = Examination(tokenizer, cut.limit)
-    cases = [_case(row, number) for number, row in enumerate(found, 1)]
-    for case in cases:
+
+    def cases() -> Iterator[Case]:
+        return (_case(row, number) for number, row in enumerate(found, 1))
+
+    for case in cases():
         exam.see(case)
         exam.unique(case)
     for number, row in enumerate(validation, 1):
@@ -54,7 +61,7 @@ def rows(
         if digest(case.question) in exam.asked:
             exam.note(LEAKED, case.name)
     exam.compare()
-    return _conclude(exam, cases, "rows", len(cases), cut, dropped, where, overlong)
+    return _conclude(exam, cases, "rows", len(found), cut, dropped, where, overlong)
 
 
 def _case(row: Mapping[str, Any], number: int, kind: str = "") -> Case:
@@ -65,8 +72,8 @@ def _case(row: Mapping[str, Any], number: int, kind: str = "") -> Case:
 
 
 def pairs(
-    found: Sequence[Mapping[str, Any]],
-    validation: Sequence[Mapping[str, Any]],
+    found: Collection[Mapping[str, Any]],
+    validation: Collection[Mapping[str, Any]],
     cut: Cut,
     dropped: Mapping[str, int],
     tokenizer: Any,
@@ -76,24 +83,31 @@ def pairs(
 ) -> Diagnosis:
     """Examine preference pairs: each side as a row, and the two sides against each other."""
     exam = Examination(tokenizer, cut.limit)
-    cases = []
+
+    def cases() -> Iterator[Case]:
+        return (case for number, pair in enumerate(found, 1) for case in _sides(pair, number))
+
     for kind, part in (("", found), ("held-out ", validation)):
         for number, pair in enumerate(part, 1):
-            name = f"{kind}{pair.get('id') or f'pair {number}'}"
-            both = [_side(pair, side, name) for side in ("chosen", "rejected")]
+            both = _sides(pair, number, kind)
+            name = both[0].name.removesuffix(f", {SIDES[0]}")
             for case in both:
                 exam.see(case, held_out=bool(kind))
             if pair["chosen_ids"] == pair["rejected_ids"]:
-                exam.blame(IDENTICAL, both[1].name)
+                exam.blame(IDENTICAL, both[1])
             if kind and digest(pair["prompt_ids"]) in exam.asked:
                 exam.note(LEAKED, name)
             if not kind:
                 exam.unique(Case(name, pair["prompt_ids"] + pair["chosen_ids"] + pair["rejected_ids"], both[0].labels))
-                cases += both
     exam.compare()
     concluded = _conclude(exam, cases, "pairs", len(found), cut, dropped, where, overlong)
     concluded.bias = bias([(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in found])
     return concluded
+
+
+def _sides(pair: Mapping[str, Any], number: int, kind: str = "") -> list[Case]:
+    name = f"{kind}{pair.get('id') or f'pair {number}'}"
+    return [_side(pair, side, name) for side in SIDES]
 
 
 def _side(pair: Mapping[str, Any], side: str, name: str) -> Case:
@@ -133,7 +147,7 @@ def gate(found: Diagnosis, here: Run) -> dict[str, int]:
 
 def _conclude(
     exam: Examination,
-    cases: Sequence[Case],
+    cases: Callable[[], Iterator[Case]],
     kind: str,
     count: int,
     cut: Cut,
@@ -149,53 +163,62 @@ def _conclude(
     if cut.count > overlong * whole:
         share = f"{cut.count:,} of {whole:,} {kind} are longer than max_length {cut.limit} and would be left out"
         violations.append(Fault(f"{share}, overlong allows {overlong:g}. Raise max_length, or overlong if that is meant"))
-    lengths = {"tokens": [len(case.ids) for case in cases], "learnt tokens": [_learnt(case) for case in cases]}
+    lengths = {"tokens": np.asarray(exam.lengths), "learnt tokens": np.asarray(exam.learnt)}
     return Diagnosis(
         where=where,
         kind=kind,
-        counts={kind: count, "tokens": sum(lengths["tokens"]), "learnt_tokens": sum(lengths["learnt tokens"])},
+        counts={kind: count, "tokens": int(lengths["tokens"].sum()), "learnt_tokens": int(lengths["learnt tokens"].sum())},
         compared=exam.compared,
         violations=violations,
         notes=sorted(exam.notes.values(), key=lambda fault: -fault.count),
         roles={role: (tokens, learnt) for role, (tokens, learnt) in sorted(exam.roles.items(), reverse=True)},
-        lengths={name: _quantiles(values) for name, values in lengths.items() if values},
+        lengths={name: _quantiles(values) for name, values in lengths.items() if len(values)},
         cut=cut,
         dropped=dict(dropped),
         shown=list(_shown(exam, cases, violations, cut)),
     )
 
 
-def _shown(exam: Examination, cases: Sequence[Case], violations: Sequence[Fault], cut: Cut) -> Iterator[Shown]:
-    named = {fault.first: fault.text for fault in reversed(violations)}
-    drawn = np.random.default_rng(0).permutation(len(cases))[:SHOWN].tolist()
-    kinds = {
-        "longest": heapq.nlargest(SHOWN, cases, key=lambda case: len(case.ids)),
-        "strangest (its learnt tokens are the rarest of the set)": _strangest(cases),
-        "shortest answer": heapq.nsmallest(SHOWN, cases, key=_learnt),
-        "drawn at random": [cases[i] for i in drawn],
+def _shown(exam: Examination, cases: Callable[[], Iterator[Case]], violations: Sequence[Fault], cut: Cut) -> Iterator[Shown]:
+    for fault in violations:
+        if case := exam.broken.get(fault.first):
+            yield page.colour(case.name, fault.text, case.ids, case.labels, exam.tokenizer, limit=None)
+    lengths, learnt = np.asarray(exam.lengths), np.asarray(exam.learnt)
+    places = {
+        "longest": np.argsort(-lengths, kind="stable")[:SHOWN],
+        "shortest answer": np.argsort(learnt, kind="stable")[:SHOWN],
+        "drawn at random": np.random.default_rng(0).permutation(len(lengths))[:SHOWN],
     }
-    broken = [(named[case.name], case) for case in cases if case.name in named]
-    for why, case in [*broken, *((why, case) for why, kept in kinds.items() for case in kept)]:
-        yield page.colour(case.name, why, case.ids, case.labels, exam.tokenizer, limit=None)
+    strangest, found = _again(exam, cases, {int(place) for some in places.values() for place in some})
+    kinds = {name: [found[place] for place in some.tolist()] for name, some in places.items()}
+    kinds["strangest (its learnt tokens are the rarest of the set)"] = strangest
+    for why, kept in kinds.items():
+        for case in kept:
+            yield page.colour(case.name, why, case.ids, case.labels, exam.tokenizer, limit=None)
     for _, name, ids, labels in cut.longest:
         why = f"too long, left out; what max_length {cut.limit} would cut off is struck"
         yield page.colour(name, why, ids, labels, exam.tokenizer, limit=cut.limit)
 
 
-def _strangest(cases: Sequence[Case]) -> list[Case]:
-    """The cases whose learnt tokens are the most surprising on average, if every token came as often as in the set."""
-    counts = Counter(label for case in cases for label in case.labels if label != -100)
-    rarity = {token: -math.log(count) for token, count in counts.items()}
+def _again(exam: Examination, cases: Callable[[], Iterator[Case]], places: set[int]) -> tuple[list[Case], dict[int, Case]]:
+    """Go through the cases once more: the strangest, and those at some places.
 
-    def surprise(case: Case) -> float:
-        return sum(rarity[label] for label in case.labels if label != -100) / max(1, _learnt(case))
+    Strange: its learnt tokens are the most surprising on average, if every token came as often as in the set.
+    """
+    rarity = {token: -math.log(count) for token, count in exam.counts.items()}
+    strangest: list[tuple[float, int, Case]] = []
+    found: dict[int, Case] = {}
+    for place, case in enumerate(cases()):
+        if place in places:
+            found[place] = case
+        learnt = case.learnt
+        mark = (sum(map(rarity.__getitem__, learnt)) / max(1, len(learnt)), -place)
+        if len(strangest) < SHOWN:
+            heapq.heappush(strangest, (*mark, case))
+        elif mark > strangest[0][:2]:
+            heapq.heapreplace(strangest, (*mark, case))
+    return [case for *_, case in sorted(strangest, key=lambda one: one[:2], reverse=True)], found
 
-    return heapq.nlargest(SHOWN, cases, key=surprise)
 
-
-def _learnt(case: Case) -> int:
-    return len(case.labels) - case.labels.count(-100)
-
-
-def _quantiles(values: Sequence[int]) -> dict[str, int]:
+def _quantiles(values: NDArray[np.int32]) -> dict[str, int]:
     return {name: int(np.quantile(values, at, method="higher")) for name, at in LENGTHS.items()}

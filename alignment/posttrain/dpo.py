@@ -1,7 +1,8 @@
-"""Direct preference optimisation (paper 4): TRL's DPOTrainer against the start model.
+"""Direct preference optimisation (paper 4): TRL's DPOTrainer against the start model, its losses by name, and ORPO.
 
-The reference is the start model as it lies on disk; its log-probabilities are computed once, before the first update.
-Policy and reference are equal then, so the first loss must be ln 2. Pairs are tokenised by `chat.encode`.
+The reference is the start model as it lies on disk; its log-probabilities are computed once, before the first update,
+and kept (`reference.py`). Policy and reference are equal then, so the first loss must be ln 2 and the KL 0. Pairs are
+tokenised by `chat.encode`; on CPUs both answers share one pass over their prompt (`shared.py`).
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from alignment import chat
-from alignment.errors import DataError, ModelError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import doctor, mixture, report, start, trainer
-from alignment.posttrain.diagnosis import Cut, Diagnosis
+from alignment.posttrain import adapter, doctor, mixture, objective, reference, report, shared, start, trainer
+from alignment.posttrain import pairs as preference
+from alignment.posttrain.diagnosis import Diagnosis
+from alignment.posttrain.health import FirstLoss, Seen, Watch
+from alignment.posttrain.pairs import Pair
+from alignment.posttrain.reference import Reference
 from alignment.recipe import DPO
 from alignment.run import Run
 
@@ -36,30 +37,76 @@ NAMES = {
     "logps/rejected": "rejected_logprob",
 }
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-Pair = dict[str, Any]  # a pair as it was read, and its tokens
-
-
-class Pairs(NamedTuple):
-    """Pairs that can be learnt from, with what was left out by reason, and what cutting the long ones would have lost."""
-
-    pairs: list[Pair]
-    dropped: Counter[str]
-    cut: Cut
 
 
 class Tokenised(DPOTrainer):  # type: ignore[misc]
-    """TRL's trainer on pairs that are tokenised already; TRL has no switch for it.
+    """TRL's trainer on pairs that are tokenised already, against a reference that is kept; TRL has a switch for neither.
 
     Its own tokenising renders prompt and answer as one text, which lets user text become control tokens and may merge
     across the border between prompt and answer.
     """
 
+    def __init__(self, *given: Any, weights: Mapping[str, float], kept: Mapping[str, Reference], **words: Any) -> None:
+        self.weights, self.kept = weights, kept
+        self.watch: Watch | None = None
+        super().__init__(*given, **words)
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        trainer.score_learnt_only(self)
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        """Attach the reference's numbers; TRL computes them if nobody has, each pair once however often it is learnt."""
+        shared.attach(self)
+        if objective.ORPO in self.weights:
+            return dataset
+        table = self.kept[name].read()
+        if table is None:
+            _, first = np.unique(dataset["pair"], return_index=True)
+            found = super()._precompute_ref_logps(dataset.select(np.sort(first)), name, batch_size)
+            table = np.full((self.kept[name].items, 2), np.nan, dtype=np.float32)
+            table[found["pair"]] = np.stack([found["ref_chosen_logps"], found["ref_rejected_logps"]], axis=1)
+            if self.accelerator.is_main_process and np.isfinite(table).all():  # less than an epoch leaves some pairs out
+                self.kept[name].write(table)
+        chosen, rejected = table[dataset["pair"]].T
+        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool) -> Any:
+        if objective.ORPO in self.weights:
+            return self._orpo(model, inputs)
+        outputs: list[Any] = []
+        listening = model.register_forward_hook(lambda *seen: outputs.append(seen[-1]))
+        try:
+            loss = super()._compute_loss(model, inputs, return_outputs)
+        finally:
+            listening.remove()
+        chosen, rejected = outputs[0].log_probs.sum(1).chunk(2)
+        lengths = _lengths(inputs)
+        if objective.SFT in self.weights:
+            loss = loss + self.weights[objective.SFT] * objective.likelihood(chosen, lengths[0])
+        if self.watch and self.model.training:
+            gains = chosen.detach() - inputs["ref_chosen_logps"], rejected.detach() - inputs["ref_rejected_logps"]
+            columns = (part.tolist() for part in (*lengths, *gains))
+            self.watch.note([Seen(*row) for row in zip(*columns, strict=True)])
+        return loss
+
+    def _orpo(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        chosen, rejected = _logprobs(model, inputs)
+        lengths = _lengths(inputs)
+        per_token = chosen / lengths[0], rejected / lengths[1]
+        odds = objective.log_odds(per_token[0].detach()) - objective.log_odds(per_token[1].detach())
+        said = ((odds > 0).float(), self.beta * odds, chosen.detach(), rejected.detach())
+        for name, values in zip(NAMES, said, strict=True):
+            self._metrics["train"][name].append(self.accelerator.gather(values).mean().item())
+        return objective.likelihood(chosen, lengths[0]) + self.beta * objective.odds_ratio(*per_token)
+
+    def margins(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """By how much each pair's chosen answer is preferred: the implicit reward's margin; for ORPO the log odds ratio."""
+        with self.compute_loss_context_manager():
+            chosen, rejected = _logprobs(self.model, inputs)
+        if objective.ORPO in self.weights:
+            lengths = _lengths(inputs)
+            return self.beta * (objective.log_odds(chosen / lengths[0]) - objective.log_odds(rejected / lengths[1]))
+        return self.beta * ((chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"]))
 
 
 @trainer.process_group()
@@ -68,36 +115,50 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
     folder, tokenizer = start.open_tokenizer(recipe, here)
-    pairs, unseen, dropped, cut = gather(recipe, here, tokenizer)
-    here.say(f"{len(pairs):,} pairs; dropped: {mixture.said(dropped)}")
+    (pairs, dropped, cut, shortened), unseen = preference.gather(recipe, here, tokenizer)
+    here.say(f"{len(pairs):,} pairs, {shortened} with a shortened prompt; dropped: {mixture.said(dropped)}")
     where = f"{here.path}: {recipe.stage}"
     doctor.gate(doctor.pairs(pairs, unseen, cut, dropped, tokenizer, where, overlong=recipe.overlong), here)
     lengths = [2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
     order = trainer.order(lengths, recipe.optim, recipe.seed)
-    model = build.load(folder, hardware, recipe.max_length)
+    model = build.load(folder, hardware, recipe.max_length, base=recipe.adapter and recipe.adapter.base)
     pad = model.config.pad_token_id
     optimizer = trainer.masters(model, recipe, hardware)
     args = DPOConfig(
         **trainer.arguments(recipe, here, hardware, sequences=2, autocast=optimizer is None),
         max_length=None,  # pairs that are too long were dropped: TRL would cut their end marks off
-        loss_type=["sigmoid"],
+        loss_type=[name for name in recipe.weights if name not in objective.OWN] or ["sigmoid"],
+        loss_weights=[weight for name, weight in recipe.weights.items() if name not in objective.OWN] or None,
         beta=recipe.beta,
+        label_smoothing=recipe.label_smoothing,
         disable_dropout=True,
         precompute_ref_log_probs=True,
     )
+    computed = reference.way(recipe, cast=optimizer is not None)
+    kept = {
+        name: reference.of(folder, [[pair[ids] for ids in IDS] for pair in part], tokenizer, here, hardware, computed)
+        for name, part in (("train", pairs), ("eval", unseen))
+    }
+    _say(recipe, kept["train"], here)
     learner = Tokenised(
         model,
+        weights=recipe.weights,
+        kept=kept,
         args=args,
-        train_dataset=_dataset([pairs[i] for i in order], here.path / "checkpoints" / "pairs", args),
-        eval_dataset=_dataset(unseen, here.path / "checkpoints" / "heldout", args) if unseen else None,
+        train_dataset=_dataset(pairs, order, here.path / "checkpoints" / "pairs", args),
+        eval_dataset=_dataset(unseen, range(len(unseen)), here.path / "checkpoints" / "heldout", args) if unseen else None,
         processing_class=tokenizer,
         optimizers=(optimizer, None),
-        peft_config=trainer.lora(recipe.adapter),
+        peft_config=adapter.config(recipe.adapter, model),
     )
     began = time.monotonic()
     measured = sizes(pairs, learner.model)
+    if recipe.loss == "sigmoid":
+        learner.add_callback(FirstLoss(math.log(2), "ln 2", hardware))
     with report.reporting(learner, here, hardware, "dpo", [measured[i] for i in order], NAMES) as log:
-        learner.add_callback(FirstLoss())
+        if objective.ORPO not in recipe.weights:
+            answers = [len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
+            learner.watch = log.measure = Watch(here, answers, recipe.beta, hardware.dtype)
         trainer.train(learner, here, hardware)
     numbers = log.closing("loss", "accuracy", "margin")
     if unseen:
@@ -109,6 +170,7 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
         "updates": learner.state.global_step,
         "pairs": len(pairs),
         "dropped": dropped.total(),
+        **({"alarms": len(learner.watch.alarms)} if learner.watch else {}),
         "train_seconds": seconds,
     }
 
@@ -116,80 +178,31 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
 def examine(recipe: DPO, here: Run) -> Diagnosis:
     """Let the doctor look at the pairs that this recipe would learn from."""
     _, tokenizer = start.open_tokenizer(recipe, here)
-    pairs, unseen, dropped, cut = gather(recipe, here, tokenizer)
+    (pairs, dropped, cut, _), unseen = preference.gather(recipe, here, tokenizer)
     return doctor.pairs(pairs, unseen, cut, dropped, tokenizer, recipe.stage, overlong=recipe.overlong)
 
 
-def gather(recipe: DPO, here: Run, tokenizer: Any) -> tuple[list[Pair], list[Pair], Counter[str], Cut]:
-    """Read and tokenise pairs, with the held-out ones that lie beside them; what is left out is that of the former."""
-    raw, raw_unseen, dropped = read(recipe, here)
-    pairs, too_bad, cut = tokenise(raw, tokenizer, recipe.max_length)
-    return pairs, tokenise(raw_unseen, tokenizer, recipe.max_length).pairs, dropped + too_bad, cut
-
-
-def read(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]], Counter[str]]:
-    """Read pairs of runs (with the held-out ones beside them) and of cards; count what a card's reader leaves out."""
-    pairs: list[Mapping[str, str]] = []
-    heldout: list[Mapping[str, str]] = []
-    dropped: Counter[str] = Counter()
-    for source in recipe.data:
-        if source.run:
-            folder = here.inputs[source.run].path
-            if not (folder / "pairs.jsonl").exists():
-                raise DataError(f"{folder}: no pairs.jsonl. Name a preferences run, or a card with pairs.")
-            pairs += islice(mixture.load(folder / "pairs.jsonl"), source.rows)
-            heldout += mixture.load(folder / "heldout_pairs.jsonl")
-        elif source.card:
-            card = here.cards[source.card]
-            pairs += islice(card.pairs(), source.rows)
-            dropped.update(card.dropped)
-        else:
-            raise DataError("data: pairs come from a run or a card. Name one.")
-    return pairs, heldout, dropped
-
-
-def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int) -> Pairs:
-    """Encode pairs as they are asked and answered, end marks included; count by reason what cannot be learnt from."""
-    kept: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    cut = Cut(max_length)
-    for number, pair in enumerate(pairs, 1):
-        if pair["chosen"] == pair["rejected"]:
-            dropped["equal answers"] += 1
-        elif not (pair["chosen"].strip() and pair["rejected"].strip()):
-            dropped["empty answer"] += 1
-        else:
-            prompt = chat.encode(tokenizer, [_turn("user", pair["prompt"])], answer=False).input_ids
-            chosen, rejected = (_answer(tokenizer, pair, side, prompt) for side in ("chosen", "rejected"))
-            longer = max(chosen, rejected, key=len)
-            if len(prompt) + len(longer) > max_length:
-                dropped[f"longer than {max_length} tokens"] += 1
-                cut.add(pair.get("id", f"pair {number}"), prompt + longer, [-100] * len(prompt) + longer)
-            else:
-                kept.append({**pair, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
-    return Pairs(kept, dropped, cut)
-
-
 @torch.no_grad()
-def heldout(learner: DPOTrainer) -> dict[str, float]:
-    """How often held-out pairs have a positive implicit reward margin (a tie counts half), and the mean margin.
+def heldout(learner: Tokenised) -> dict[str, float]:
+    """How often held-out pairs have a positive margin (a tie counts half), and the mean margin.
 
-    TRL's own evaluation averages batch means, and counts some pairs twice where the ranks cannot share them evenly.
+    Beside it, how often the longer answer is the chosen one, and the share won where it is not: what length alone would
+    win. TRL's own evaluation averages batch means, and counts some pairs twice where the ranks cannot share them evenly.
     """
     rows = sorted(learner.eval_dataset, key=lambda row: len(row["prompt_ids"]))
-    total = torch.zeros(2, dtype=torch.float64, device=learner.accelerator.device)  # pairs won, margins
+    total = torch.zeros(5, dtype=torch.float64, device=learner.accelerator.device)
     learner.model.eval()
     for inputs, counts in trainer.batches(learner, rows):
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        with learner.compute_loss_context_manager():
-            logps = learner.model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs.double().sum(1)
-        chosen, rejected = logps.chunk(2)
-        margins = (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+        margins = learner.margins(inputs)
+        chosen, rejected = _lengths(inputs)
+        won, longer = (torch.sign(margins) + 1) / 2, (torch.sign(chosen - rejected) + 1) / 2
+        shorter = (chosen < rejected).double()
         if counts:
-            total += torch.stack([(torch.sign(margins) + 1).sum() / 2, learner.args.beta * margins.sum()])
-    won, margin = (learner.accelerator.reduce(total, "sum") / len(rows)).tolist()
-    return {"heldout_accuracy": won, "heldout_margin": margin}
+            total += torch.stack([part.double().sum() for part in (won, margins, longer, shorter, shorter * won)])
+    won, margin, longer, shorter, won_shorter = learner.accelerator.reduce(total, "sum").tolist()
+    n = len(rows)
+    found = {"heldout_accuracy": won / n, "heldout_margin": margin / n, "heldout_length_accuracy": longer / n}
+    return found | ({"heldout_accuracy_shorter": won_shorter / shorter} if shorter else {})
 
 
 def sizes(pairs: list[Pair], model: Any) -> list[report.Size]:
@@ -205,31 +218,31 @@ def sizes(pairs: list[Pair], model: Any) -> list[report.Size]:
     return found
 
 
-class FirstLoss(TrainerCallback):  # type: ignore[misc]
-    """Stop if policy and reference are not one model before the first update."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
-        if state.global_step == 1 and "loss" in logs and abs(logs["loss"] - math.log(2)) > 1e-3:
-            raise ModelError(
-                f"the first DPO loss is {logs['loss']:.4f}, not ln 2 = 0.6931: policy and reference are not one model. "
-                "This is a fault of the stage or of the libraries; nothing was trained."
-            )
+def _logprobs(model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the chosen and of the rejected answers."""
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    read = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    chosen, rejected = model(**read, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(1).chunk(2)
+    return chosen, rejected
 
 
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _lengths(inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen, rejected = inputs["completion_mask"].sum(1).chunk(2)
+    return chosen, rejected
 
 
-def _answer(tokenizer: Any, pair: Mapping[str, str], side: str, prompt: list[int]) -> list[int]:
-    """The ids of an answer, up to and with its end mark."""
-    whole = chat.encode(tokenizer, [_turn("user", pair["prompt"]), _turn("assistant", pair[side])], answer=True)
-    return whole.input_ids[len(prompt) : max(i for i, learnt in enumerate(whole.learnt) if learnt) + 1]
+def _say(recipe: DPO, kept: Reference, here: Run) -> None:
+    if objective.ORPO in recipe.weights:
+        here.say("reference: none (ORPO)")
+    else:
+        here.say(kept.said)
 
 
-def _dataset(pairs: list[Pair], folder: Path, args: DPOConfig) -> Dataset:
-    """A data set on disk: every rank reads it, and TRL keeps the reference's log-probabilities beside it."""
+def _dataset(pairs: Sequence[Pair], order: Sequence[int], folder: Path, args: DPOConfig) -> Dataset:
+    """A data set on disk, which every rank reads: pairs in the order in which they are learnt, by number."""
     with args.main_process_first(local=False):
         if args.process_index == 0:
             shutil.rmtree(folder, ignore_errors=True)
-            Dataset.from_list([{name: pair[name] for name in IDS} for pair in pairs]).save_to_disk(str(folder))
+            rows = [{"pair": i, **{name: pairs[i][name] for name in IDS}} for i in order]
+            Dataset.from_list(rows).save_to_disk(str(folder))
     return Dataset.load_from_disk(str(folder))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from alignment import chat
@@ -38,6 +40,11 @@ class Case:
     messages: Sequence[chat.Message] | None = None
 
     @property
+    def learnt(self) -> list[int]:
+        """The tokens that are learnt."""
+        return [label for label in self.labels if label != -100]
+
+    @cached_property
     def parts(self) -> list[supervision.Stretch]:
         """What is learnt of it and what is not, in turn."""
         return supervision.stretches(self.labels)
@@ -58,6 +65,10 @@ class Examination:
     violations: dict[str, Fault] = field(default_factory=dict)
     notes: dict[str, Fault] = field(default_factory=dict)
     roles: dict[str, list[int]] = field(default_factory=dict)  # role: tokens, learnt tokens
+    lengths: array[int] = field(default_factory=lambda: array("i"))  # tokens of each case that is trained on
+    learnt: array[int] = field(default_factory=lambda: array("i"))  # of them learnt
+    counts: Counter[int] = field(default_factory=Counter)  # learnt tokens, how often each
+    broken: dict[str, Case] = field(default_factory=dict)  # the first case of every kind of violation
     seen: set[bytes] = field(default_factory=set)
     asked: set[bytes] = field(default_factory=set)
     waiting: list[Case] = field(default_factory=list)
@@ -73,9 +84,14 @@ class Examination:
         if len(case.ids) > self.max_length:
             found.add(f"longer than max_length {self.max_length}")
         for fault in sorted(found):
-            self.blame(fault, case.name)
-        if not held_out and len(case.ids) == len(case.labels):
-            self._count(case)
+            self.blame(fault, case)
+        if not held_out:
+            learnt = case.learnt
+            self.lengths.append(len(case.ids))
+            self.learnt.append(len(learnt))
+            self.counts.update(learnt)
+            if len(case.ids) == len(case.labels):
+                self._count(case)
         if case.messages is not None:
             self.waiting.append(case)
             if len(self.waiting) >= BATCH:
@@ -91,9 +107,12 @@ class Examination:
         self.seen.add(whole)
         self.asked.add(question)
 
-    def blame(self, fault: str, name: str) -> None:
+    def blame(self, fault: str, case: Case) -> None:
         """Count a violation."""
-        self.violations.setdefault(fault, Fault(fault, name)).count += 1
+        if fault not in self.violations:
+            self.violations[fault] = Fault(fault, case.name)
+            self.broken.setdefault(case.name, case)
+        self.violations[fault].count += 1
 
     def note(self, fault: str, name: str) -> None:
         """Count what may be meant."""
@@ -118,7 +137,7 @@ class Examination:
         if trained == library:
             return
         if trained != chat.encode(self.tokenizer, prompt, answer=False).input_ids:
-            self.blame(ASKED, case.name)
+            self.blame(ASKED, case)
             return
         marks = self.tokenizer.all_special_tokens
         spelled = any(mark in message["content"] for message in prompt for mark in marks)
@@ -127,13 +146,13 @@ class Examination:
     def _spelled(self, case: Case, learnt: list[supervision.Stretch]) -> None:
         answers = [turn["content"] for turn in case.messages or () if turn["role"] == "assistant"]
         if len(answers) != len(learnt):
-            self.blame(STRETCHES, case.name)
+            self.blame(STRETCHES, case)
             return
         ends = self.wanted.ends
         said = [[i for i in case.ids[part.start : part.stop] if i >= 0 and i not in ends] for part in learnt]
-        texts = self.tokenizer.batch_decode(said, clean_up_tokenization_spaces=False)
+        texts = self.tokenizer.backend_tokenizer.decode_batch(said, skip_special_tokens=False)
         if any(_letters(text) != _letters(answer) for text, answer in zip(texts, answers, strict=True)):
-            self.blame(SPELLED, case.name)
+            self.blame(SPELLED, case)
 
     def _count(self, case: Case) -> None:
         """Count tokens by role: a turn's tokens are those since the turn before, the template's marks among them."""

@@ -1,31 +1,226 @@
-"""Instruction rows -> tokenised rows with labels, and a validation split.
+"""Instruction rows -> tokenised rows with labels, in the shares that the recipe asks for, and a validation split.
+
+    sources -> read, tokenise, in batches -> spool on disk -> duplicates, shares, split: numbers -> doctor -> rows.jsonl
 
 The learnt part is exactly the answers with their end marks. A row that is too long is dropped and counted, never cut.
-Rows with the same question lie on one side of the split.
+Rows with the same question lie on one side of the split. Memory holds some hundred bytes a row, never its text.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment import chat
-from alignment.corpus import decontaminate
+import numpy as np
+import orjson
+
+from alignment import data_card
+from alignment.corpus import decontaminate, dedup, minhash
 from alignment.corpus.documents import Document
 from alignment.errors import DataError
 from alignment.hardware import Hardware
-from alignment.posttrain import doctor, start, supervision
+from alignment.posttrain import doctor, quota, spool, start, supervision
 from alignment.posttrain.diagnosis import Cut, Diagnosis
-from alignment.recipe import Mixture, Source
+from alignment.posttrain.intake import Intake
+from alignment.posttrain.spool import Part, Row, Spool
+from alignment.recipe import Mixture, Near, Source
 from alignment.run import Run, write_text
 
-Row = dict[str, Any]
+BATCH = 1024  # rows that are tokenised at once
 WRITTEN = ("id", "input_ids", "labels", "source", "language", "domain")  # of a row; its text stays in its source
+SAID = 100_000  # rows between two lines to the person who waits
+QUESTIONS = ("question", "Question", "problem", "prompt", "text")  # what evaluation sets call it
+SCRATCH = "steps"  # of a run: outside its seal
+NEAR, BEYOND, LEAK = "near duplicate", "beyond its share", "contains a held-out item"
+
+
+class Built(NamedTuple):
+    """The rows to train on and the held-out ones; how they came to be."""
+
+    train: Part
+    validation: Part
+    intake: Intake
+    said: dict[str, Any]  # of the ledger: decontamination, near, blend, as far as they were asked for
+
+
+def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
+    """Write rows.jsonl, validation.jsonl and ledger.json, if the doctor finds the rows sound."""
+    _, tokenizer = start.open_tokenizer(recipe, here)
+    with scratch(here) as folder:
+        built = gather(recipe, here, tokenizer, folder)
+        counts = doctor.gate(_seen_by_doctor(recipe, built, tokenizer, f"{here.path}: {recipe.stage}"), here)
+        for name, part in (("rows", built.train), ("validation", built.validation)):
+            save(here.path / f"{name}.jsonl", ({key: row[key] for key in WRITTEN} for row in part))
+    held = len(built.validation)
+    write_text(here.path / "ledger.json", json.dumps(ledger(built, counts, tokenizer), indent=1, ensure_ascii=False))
+    here.say(f"{len(built.train):,} rows, {held} for validation; dropped: {said(built.intake.left_out)}")
+    return {**counts, "validation": held, "dropped": built.intake.left_out.total()}
+
+
+def examine(recipe: Mixture, here: Run) -> Diagnosis:
+    """Let the doctor look at the rows that this recipe would write."""
+    _, tokenizer = start.open_tokenizer(recipe, here)
+    with scratch(here) as folder:
+        return _seen_by_doctor(recipe, gather(recipe, here, tokenizer, folder), tokenizer, recipe.stage)
+
+
+def _seen_by_doctor(recipe: Mixture, built: Built, tokenizer: Any, where: str) -> Diagnosis:
+    cut, dropped = built.intake.cut, built.intake.left_out
+    return doctor.rows(built.train, built.validation, cut, dropped, tokenizer, where, overlong=recipe.overlong)
+
+
+def ledger(built: Built, counts: Mapping[str, int], tokenizer: Any) -> dict[str, Any]:
+    """Say in plain data what is in the mixture, validation rows too, and what is not."""
+    times = built.train.times + built.validation.times
+    rows = {f"{name}s": built.train.spool.counts(name, times) for name in ("source", "domain", "language")}
+    return {
+        **counts,
+        "validation": len(built.validation),
+        "read": dict(built.intake.read),
+        "dropped": dict(built.intake.left_out),
+        "dropped_of": {source: dict(reasons) for source, reasons in built.intake.dropped.items()},
+        **rows,
+        "tokenizer": supervision.signature(tokenizer),
+        **built.said,
+    }
+
+
+# -- what is read, and what of it is taken ----------------------------------------------------------------------------
+
+
+def gather(recipe: Mixture, here: Run, tokenizer: Any, folder: Path) -> Built:
+    """Read and tokenise all rows into a spool in `folder`; choose among them by duplicates and shares, and split them."""
+    intake = Intake(tokenizer, Cut(recipe.max_length))
+    sought = decontaminate.Sought(items) if (items := list(_held_out(recipe, here))) else None
+    kept = Spool(folder / "spool.jsonl", recipe.seed)
+    spooled = _spooled(recipe, here, intake, sought, kept)
+    if recipe.near:
+        minhash.write(folder / "sketch", (_sketch(rows, recipe.near, recipe.seed) for rows in spooled))
+    else:
+        for _ in spooled:
+            pass
+    told: dict[str, Any] = {"decontamination": sought.report()} if sought else {}
+    among = np.ones(len(kept), np.bool_)
+    if recipe.near and len(kept):
+        among, told["near"] = _distinct(folder, recipe.near, kept, intake)
+    times = among.astype(np.int32)
+    if recipe.blend and len(kept):
+        times, told["blend"] = quota.times(kept, among, recipe.blend, recipe.seed)
+        _note(intake, kept, among & (times == 0), BEYOND)
+    taken = np.flatnonzero(times)
+    questions = np.frombuffer(bytes(kept.questions), "V16")[taken].tobytes()
+    held = np.zeros(len(kept), np.bool_)
+    held[taken] = spool.held_out(questions, recipe.validation)
+    return Built(kept.part(times * ~held), kept.part(held.astype(np.int32)), intake, told)
+
+
+def _spooled(
+    recipe: Mixture, here: Run, intake: Intake, sought: decontaminate.Sought | None, kept: Spool
+) -> Iterator[list[Row]]:
+    """Spool the rows that can be learnt, a batch at a time."""
+    for source in recipe.data:
+        left: Counter[str] = Counter()
+        name, before, done = str(source.run or source.card), len(kept), 0
+        for batch in spool.batches(read(source, here, left), BATCH):
+            intake.read.update(row["source"] for row in batch)
+            rows = intake.take(_clean(batch, sought, intake) if sought else batch)
+            kept.add(rows)
+            yield rows
+            if (done := done + len(batch)) % SAID < len(batch):
+                here.say(f"{name}: {done:,} rows read")
+        for reason, count in left.items():
+            intake.read[name] += count
+            intake.count(name, reason, count)
+        here.say(f"{name}: {len(kept) - before:,} rows can be learnt")
+
+
+def read(source: Source, here: Run, dropped: Counter[str]) -> Iterator[Row]:
+    """Read the instruction rows of a run or a card; what a card's reader leaves out is added to `dropped` at the end."""
+    if source.run:
+        path = here.inputs[source.run].path / "instructions.jsonl"
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Name a run that writes instructions, or a card.")
+        yield from islice(load(path), source.rows)
+        return
+    card = here.cards[str(source.card)]
+    yield from islice(card.rows(), source.rows)
+    dropped.update(card.dropped)
+
+
+def _held_out(recipe: Mixture, here: Run) -> Iterator[decontaminate.Item]:
+    """The evaluation items that no row may contain: of a run's held-out sets, and of cards."""
+    if recipe.against:
+        yield from decontaminate.heldout(here.inputs[recipe.against].path / "heldout")
+    for name in recipe.held_out:
+        for where, record in data_card.open_card(name, here.data_root, training=False).records():
+            asked = next((record[key] for key in QUESTIONS if isinstance(record.get(key), str)), None)
+            if asked is None:
+                raise DataError(f"{where}: no question ({', '.join(QUESTIONS)}). Is card {name} an evaluation set?")
+            given = record.get("choices") or [record[letter] for letter in "ABCD" if letter in record]
+            choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip("ABCDEFGHIJ", given, strict=False))
+            yield decontaminate.Item(where, asked + choices, name)
+
+
+def _clean(rows: list[Row], sought: decontaminate.Sought, intake: Intake) -> list[Row]:
+    """Drop rows that contain a whole evaluation item."""
+    goes = sought.look([_document(row) for row in rows])
+    for position in goes:
+        intake.count(rows[position]["source"], LEAK)
+    return [row for position, row in enumerate(rows) if position not in goes]
+
+
+def _document(row: Row) -> Document:
+    text = "\n".join(turn["content"] for turn in row["messages"])
+    return Document(row["id"], text, row["domain"], row["language"], row["source"])
+
+
+def _sketch(rows: list[Row], near: Near, seed: int) -> minhash.Sketch:
+    """Sketch conversations; system turns stay out, since many rows share them."""
+    texts = ["\n".join(turn["content"] for turn in row["messages"] if turn["role"] != "system") for row in rows]
+    code = [dedup.CODE in row["domain"] for row in rows]
+    return minhash.sketch(texts, code, shingle=near.shingle, hashes=near.hashes, bands=near.bands, seed=seed)
+
+
+def _distinct(folder: Path, near: Near, kept: Spool, intake: Intake) -> tuple[np.ndarray[Any, Any], dict[str, int]]:
+    """Which rows stay when of those that are alike, over all sources, one does."""
+    found = dedup.cluster(minhash.Store([folder / "sketch"]), near.threshold, scratch=folder)
+    stays = dedup.survivors(found, near.keep, lengths=np.array(kept.sizes, np.float64))
+    among = stays == np.arange(len(kept))
+    _, number = kept.groups("source")
+    across = int((number != number[stays]).sum())
+    _note(intake, kept, ~among, NEAR)
+    return among, {
+        "candidates": found.candidates,
+        "verified": found.verified,
+        "gone": int((~among).sum()),
+        "gone_for_a_row_of_another_source": across,
+    }
+
+
+def _note(intake: Intake, kept: Spool, gone: np.ndarray[Any, Any], reason: str) -> None:
+    for source, count in kept.counts("source", gone.astype(np.int32)).items():
+        intake.count(source, reason, count)
+
+
+@contextmanager
+def scratch(here: Run) -> Iterator[Path]:
+    """Make a folder in the run for what is needed on the way."""
+    folder = here.path / SCRATCH
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- a few rows, in memory --------------------------------------------------------------------------------------------
 
 
 class Tokenised(NamedTuple):
@@ -36,146 +231,26 @@ class Tokenised(NamedTuple):
     cut: Cut
 
 
-def build(recipe: Mixture, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
-    """Write rows.jsonl, validation.jsonl and ledger.json, if the doctor finds the rows sound."""
-    _, tokenizer = start.open_tokenizer(recipe, here)
-    (rows, dropped, cut), overlap = gather(recipe, here, tokenizer)
-    train, validation = split(rows, recipe.validation, recipe.seed)
-    where = f"{here.path}: {recipe.stage}"
-    found = doctor.rows(train, validation, cut, dropped, tokenizer, where, overlong=recipe.overlong)
-    counts = doctor.gate(found, here)
-    for name, part in (("rows", train), ("validation", validation)):
-        save(here.path / f"{name}.jsonl", ({key: row[key] for key in WRITTEN} for row in part))
-    ledger = {
-        **counts,
-        "validation": len(validation),
-        "dropped": dict(dropped),
-        "sources": dict(Counter(row["source"] for row in rows)),
-        "domains": dict(Counter(row["domain"] for row in rows)),
-        "languages": dict(Counter(row["language"] for row in rows)),
-        "tokenizer": supervision.signature(tokenizer),
-        **({"decontamination": overlap} if overlap else {}),
-    }
-    write_text(here.path / "ledger.json", json.dumps(ledger, indent=1, ensure_ascii=False))
-    here.say(f"{len(train):,} rows, {len(validation)} for validation; dropped: {said(dropped)}")
-    return {**counts, "validation": len(validation), "dropped": dropped.total()}
-
-
-def examine(recipe: Mixture, here: Run) -> Diagnosis:
-    """Let the doctor look at the rows that this recipe would write."""
-    _, tokenizer = start.open_tokenizer(recipe, here)
-    (rows, dropped, cut), _ = gather(recipe, here, tokenizer)
-    train, validation = split(rows, recipe.validation, recipe.seed)
-    return doctor.rows(train, validation, cut, dropped, tokenizer, recipe.stage, overlong=recipe.overlong)
-
-
-def gather(recipe: Mixture, here: Run, tokenizer: Any) -> tuple[Tokenised, dict[str, Any]]:
-    """Read, clean and tokenise all rows; beside them, what they shared with the held-out items."""
-    dropped: Counter[str] = Counter()
-    found: list[Row] = []
-    for source in recipe.data:
-        found += read(source, here, dropped)
-    overlap: dict[str, Any] = {}
-    if recipe.against:
-        found, overlap = clean(found, here.inputs[recipe.against].path / "heldout")
-        dropped["contains a held-out item"] += overlap["documents_containing_items"]
-    with here.progress("rows", len(found)) as bar:
-        rows, too_bad, cut = tokenise(found, tokenizer, recipe.max_length, bar.advance)
-    return Tokenised(rows, dropped + too_bad, cut), overlap
-
-
-def read(source: Source, here: Run, dropped: Counter[str]) -> list[Row]:
-    """Read the instruction rows of a run or a card; what a card's reader leaves out is added to `dropped`."""
-    if source.run:
-        path = here.inputs[source.run].path / "instructions.jsonl"
-        if not path.exists():
-            raise DataError(f"{path}: no such file. Name a run that writes instructions, or a card.")
-        return list(islice(load(path), source.rows))
-    card = here.cards[str(source.card)]
-    rows = list(islice(card.rows(), source.rows))
-    dropped.update(card.dropped)
-    return rows
-
-
-def clean(rows: Sequence[Row], heldout: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Drop rows that contain a whole evaluation item; return the others, and what all shared with the items."""
-    documents = (
-        Document(
-            str(i), "\n".join(turn["content"] for turn in row["messages"]), row["domain"], row["language"], row["source"]
-        )
-        for i, row in enumerate(rows)
-    )
-    found = decontaminate.overlap(documents, decontaminate.heldout(heldout))
-    return [row for i, row in enumerate(rows) if i not in found.contains], found.report()
-
-
-def tokenise(
-    rows: Iterable[Row], tokenizer: Any, max_length: int, advance: Callable[[], object] = lambda: None
-) -> Tokenised:
+def tokenise(rows: Iterable[Row], tokenizer: Any, max_length: int) -> Tokenised:
     """Encode conversations; a row that cannot be learnt is counted by its reason."""
-    kept: list[Row] = []
-    dropped: Counter[str] = Counter()
-    cut = Cut(max_length)
-    seen: set[bytes] = set()
-    for row in rows:
-        advance()
-        messages = row["messages"]
-        said_by = [[message["role"], message["content"]] for message in messages]
-        known = hashlib.blake2b(json.dumps(said_by).encode(), digest_size=16).digest()
-        if not all(content.strip() for role, content in said_by if role == "assistant"):
-            dropped["empty answer"] += 1
-            continue
-        if known in seen:
-            dropped["exact duplicate"] += 1
-            continue
-        encoded = chat.encode(tokenizer, messages, answer=True)
-        if not any(encoded.learnt):
-            dropped["no answer"] += 1
-        elif len(encoded.input_ids) > max_length:
-            dropped[f"longer than {max_length} tokens"] += 1
-            cut.add(row["id"], encoded.input_ids, encoded.labels())
-        else:
-            seen.add(known)
-            kept.append({**row, "input_ids": encoded.input_ids, "labels": encoded.labels()})
-    return Tokenised(kept, dropped, cut)
-
-
-def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Hold out about `share` of the rows, question by question, in the order of a seeded hash."""
-    asked = [_question(row, seed) for row in rows]
-    sizes = Counter(asked)
-    wanted, held, taken = round(share * len(rows)), set(), 0
-    for question in sorted(sizes):
-        if taken >= wanted:
-            break
-        held.add(question)
-        taken += sizes[question]
-    sides: tuple[list[Row], list[Row]] = ([], [])
-    for row, question in zip(rows, asked, strict=True):
-        sides[question in held].append(row)
-    return sides
+    intake = Intake(tokenizer, Cut(max_length))
+    kept = [row for batch in spool.batches(rows, BATCH) for row in intake.take(batch)]
+    return Tokenised(kept, intake.left_out, intake.cut)
 
 
 def load(path: Path) -> Iterator[Row]:
     """Read a JSONL file of ours."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for line in lines:
-            yield json.loads(line)
+            yield orjson.loads(line)
 
 
 def save(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with path.open("wb") as file:
+        file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
 def said(counts: Mapping[str, int]) -> str:
     """Say counts by reason in a line."""
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing"
-
-
-def _question(row: Row, seed: int) -> str:
-    """Hash what stands before the first answer."""
-    labels = row["labels"]
-    first = next(i for i, label in enumerate(labels) if label != -100)
-    return hashlib.blake2b(json.dumps([seed, row["input_ids"][:first]]).encode(), digest_size=16).hexdigest()

@@ -1,14 +1,16 @@
-"""Pairs from the model itself (paper 4): sample several answers per problem, verify them, pair right with wrong.
+"""Pairs from the model itself (paper 4): sample several answers per question, find the better ones, pair them with worse.
 
-How the paper chooses the winner is not stated; here a rule does it (numbers, letters, tests, declining).
+How the paper chooses the winner is not stated; here a rule does it where it can (numbers, letters, tests, declining), else
+a judge or a reward model (`winner.py`). Answers that are nearly alike or of very unequal length can be kept apart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 from random import Random
 from typing import Any
 
@@ -16,61 +18,99 @@ from alignment import chat
 from alignment.errors import DataError
 from alignment.generate import engine
 from alignment.hardware import Hardware
-from alignment.posttrain import mixture, start
+from alignment.posttrain import mixture, start, winner
 from alignment.recipe import Preferences
 from alignment.run import Run, write_text
+from alignment.verify import answers as verified
 from alignment.verify import judge, problem
 
 Row = dict[str, Any]
+Paired = tuple[list[Row], str]  # the pairs of a question, and in a word what its answers gave
 ENOUGH = 200  # held-out pairs: an accuracy of 0.75 is then known to 6 points
 
 
 def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
     """Write pairs.jsonl, heldout_pairs.jsonl, samples.jsonl (every answer and its verdict) and ledger.json."""
+    rows = questions(recipe, here)
+    samples = sample(recipe, here, hardware, rows)
+    mixture.save(here.path / "samples.jsonl", samples)
+    by_question: dict[str, list[Row]] = {}
+    for one in samples:
+        by_question.setdefault(one["problem"], []).append(one)
+    pairs: dict[str, list[Row]] = {"train": [], "heldout": []}
+    outcomes: Counter[str] = Counter()
+    answers = [by_question[row["id"]] for row in rows]
+    for row, (made, word) in zip(rows, WINNERS[recipe.winner](recipe, here, hardware, rows, answers), strict=True):
+        outcomes[f"{row['kind']}: {word}"] += 1
+        pairs[row["split"]] += made
+    if recipe.winner != "rule":
+        mixture.save(here.path / "samples.jsonl", samples)  # with what was said of them
+    if not pairs["train"]:
+        raise DataError(
+            f"{here.path}: no question got both a better and a worse answer ({mixture.said(outcomes)}). "
+            "All wrong: train the start model more. All right: raise temperature or samples, or ask harder questions."
+        )
+    held = len({pair["prompt"] for pair in pairs["heldout"]})
+    if not held:
+        raise DataError(f"{here.path}: no held-out question got a pair ({mixture.said(outcomes)}). Keep more of them.")
+    if held < ENOUGH:
+        here.say(f"only {held} held-out problems have a pair: with fewer than {ENOUGH} an accuracy says little")
+    mixture.save(here.path / "pairs.jsonl", pairs["train"])
+    mixture.save(here.path / "heldout_pairs.jsonl", pairs["heldout"])
+    longer = sum(len(one["chosen"]) > len(one["rejected"]) for one in pairs["train"]) / len(pairs["train"])
+    verified = [one["correct"] for one in samples if one["correct"] is not None]
+    numbers = {
+        "problems": len(rows),
+        "pairs": len(pairs["train"]),
+        "heldout_pairs": len(pairs["heldout"]),
+        **({"right_share": sum(verified) / len(verified)} if verified else {}),
+        "cut_share": sum(one["cut"] for one in samples) / len(samples),
+        "chosen_longer_share": longer,  # a length bias that DPO would learn
+    }
+    ledger = {**numbers, "winner": recipe.winner, "outcomes": dict(sorted(outcomes.items()))}
+    write_text(here.path / "ledger.json", json.dumps(ledger, indent=1))
+    here.say(f"outcomes by kind: {mixture.said(ledger['outcomes'])}")
+    return numbers
+
+
+def questions(recipe: Preferences, here: Run) -> list[Row]:
+    """What is asked: problems of a run, or the first questions of instruction rows, of which a share is held out."""
+    if recipe.data is None:
+        rows = [question for source in recipe.prompts for question in _first_questions(source, recipe, here)]
+        once: dict[str, Row] = {}
+        for row in rows:
+            once.setdefault(row["prompt"], row)
+        return list(once.values())
     path = here.inputs[recipe.data].path / "problems.jsonl"
     if not path.exists():
         raise DataError(f"{path}: no such file. Name a run that writes problems.")
     rows = [row for row in mixture.load(path) if row["kind"] in recipe.kinds]
     if not any(row["split"] == "heldout" for row in rows):
         raise DataError(f"{path}: no held-out problems, so DPO could not be measured. Keep some (`split: heldout`).")
-    samples = sample(recipe, here, hardware, rows)
-    mixture.save(here.path / "samples.jsonl", samples)
-    by_problem: dict[str, list[Row]] = {}
-    for one in samples:
-        by_problem.setdefault(one["problem"], []).append(one)
-    random = Random(f"{recipe.seed} pairs")
-    pairs: dict[str, list[Row]] = {"train": [], "heldout": []}
-    outcomes: Counter[str] = Counter()
-    for row in rows:
-        answers = by_problem[row["id"]]
-        made = list(pair(row, answers, recipe.pairs_per_problem, random))
-        outcomes[f"{row['kind']}: {outcome(answers, made)}"] += 1
-        pairs[row["split"]] += made
-    if not pairs["train"]:
+    return rows
+
+
+def _first_questions(source: Any, recipe: Preferences, here: Run) -> Iterator[Row]:
+    for row in mixture.read(source, here, Counter()):
+        turns = row["messages"]
+        if turns[0]["role"] != "user":
+            continue  # a system turn steers the answer, and pairs have none
+        asked = turns[0]["content"]
+        drawn = int(hashlib.sha256(f"{recipe.seed} {asked}".encode()).hexdigest()[:8], 16) / 16**8
+        split = "heldout" if drawn < recipe.heldout else "train"
+        about = {name: row[name] for name in ("id", "language", "domain")}
+        yield {**about, "prompt": asked, "split": split, **(_target(row) if recipe.winner == "rule" else {"kind": "open"})}
+
+
+def _target(row: Row) -> Row:
+    """What a rule holds answers against: the number at the end of the row's own, as GSM8K writes it."""
+    target = verified.gsm8k(row["messages"][1]["content"])
+    if target is None:
         raise DataError(
-            f"{here.path}: no problem got both a right and a wrong answer ({mixture.said(outcomes)}). "
-            "All wrong: train the start model more. All right: raise temperature or samples, or ask harder problems."
+            f"{row['id']}: its answer does not end in `#### 42`, so no rule knows what is right. "
+            "Use winner: judge or reward, or name a card with such answers."
         )
-    held = len({pair["prompt"] for pair in pairs["heldout"]})
-    if not held:
-        raise DataError(f"{here.path}: no held-out problem got a pair ({mixture.said(outcomes)}). Keep more of them.")
-    if held < ENOUGH:
-        here.say(f"only {held} held-out problems have a pair: with fewer than {ENOUGH} an accuracy says little")
-    mixture.save(here.path / "pairs.jsonl", pairs["train"])
-    mixture.save(here.path / "heldout_pairs.jsonl", pairs["heldout"])
-    longer = sum(len(one["chosen"]) > len(one["rejected"]) for one in pairs["train"]) / len(pairs["train"])
-    numbers = {
-        "problems": len(rows),
-        "pairs": len(pairs["train"]),
-        "heldout_pairs": len(pairs["heldout"]),
-        "right_share": sum(one["correct"] for one in samples) / len(samples),
-        "cut_share": sum(one["cut"] for one in samples) / len(samples),
-        "chosen_longer_share": longer,  # a length bias that DPO would learn
-    }
-    ledger = {**numbers, "outcomes": dict(sorted(outcomes.items()))}
-    write_text(here.path / "ledger.json", json.dumps(ledger, indent=1))
-    here.say(f"outcomes by kind: {mixture.said(ledger['outcomes'])}")
-    return numbers
+    return {"kind": "number", "target": target}
 
 
 def sample(recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Row]) -> list[Row]:
@@ -78,9 +118,8 @@ def sample(recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Ro
     model = engine.load(start.locate(recipe.start, here), hardware)
     chat.check_template(model.tokenizer, None, model.name)
     start.note_template(model.tokenizer, here)
-    asked = [problem.from_row(row, row["id"]) for row in rows]
     prompts: list[engine.Prompt] = [
-        chat.encode(model.tokenizer, [{"role": "user", "content": one.prompt}], answer=False).input_ids for one in asked
+        chat.encode(model.tokenizer, [{"role": "user", "content": row["prompt"]}], answer=False).input_ids for row in rows
     ]
     settings = engine.Settings(
         max_new_tokens=recipe.max_new_tokens,
@@ -92,42 +131,138 @@ def sample(recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Ro
     with here.progress("problems", len(prompts)) as bar:
         drawn = model.generate(prompts, settings, lambda *_: bar.advance())
     # stripped first: what is judged is what is trained
-    said = [(one, answer, answer.text.strip()) for one, answers in zip(asked, drawn, strict=True) for answer in answers]
-    verdicts = judge.verify_many([(one, text) for one, _, text in said])
+    said = [(row, answer, answer.text.strip()) for row, answers in zip(rows, drawn, strict=True) for answer in answers]
+    unjudged = judge.Judgement(None, False)
+    verdicts = (
+        judge.verify_many([(problem.from_row(row, row["id"]), text) for row, _, text in said])
+        if recipe.winner == "rule"
+        else [unjudged] * len(said)
+    )
     return [
         {
-            "problem": one.id,
+            "problem": row["id"],
             "answer": text,
-            "correct": verdict.correct,
+            "correct": verdict.correct if recipe.winner == "rule" else None,
             "read": verdict.read,
             "why": verdict.why,
             "cut": answer.finish == "length",
         }
-        for (one, answer, text), verdict in zip(said, verdicts, strict=True)
+        for (row, answer, text), verdict in zip(said, verdicts, strict=True)
     ]
 
 
-def pair(row: Mapping[str, Any], answers: Sequence[Row], most: int, random: Random) -> Iterator[Row]:
+# -- who wins ---------------------------------------------------------------------------------------------------------
+
+
+def by_rule(
+    recipe: Preferences, _here: Run, _hardware: Hardware, rows: Sequence[Row], answers: Sequence[Sequence[Row]]
+) -> Iterator[Paired]:
+    """Pair what a rule finds right with what it finds wrong."""
+    random = Random(f"{recipe.seed} pairs")
+    for row, found in zip(rows, answers, strict=True):
+        made = list(pair(row, found, recipe.pairs_per_problem, random, (recipe.alike, recipe.longer)))
+        unfit = not made and any(True for _ in pair(row, found, 1, Random(0)))
+        yield made, "right and wrong are alike, or of very unequal length" if unfit else outcome(found, made)
+
+
+def by_judge(
+    recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Row], answers: Sequence[Sequence[Row]]
+) -> Iterator[Paired]:
+    """Let a judge compare as many couples of answers as pairs are wanted, each in both orders."""
+    random = Random(f"{recipe.seed} pairs")
+    couples, reasons = [], []
+    for found in answers:
+        whole = _whole(found)
+        random.shuffle(whole)
+        fit, reason = _fit([(a, b) for i, a in enumerate(whole) for b in whole[:i]], recipe)
+        couples.append(fit)
+        reasons.append(reason)
+    asked = [(row["prompt"], a["answer"], b["answer"]) for row, fit in zip(rows, couples, strict=True) for a, b in fit]
+    assert recipe.judge is not None, "no judge"
+    verdicts = iter(winner.judge(winner.open_judge(recipe.judge, here, hardware), asked))
+    for row, fit, reason in zip(rows, couples, reasons, strict=True):
+        made, word = [], reason
+        for first, second in fit:
+            said = next(verdicts)
+            word = said.why
+            if said.first is not None:
+                better, worse = (first, second) if said.first else (second, first)
+                made.append(_pair(row, better, worse, len(made), "judge"))
+        yield made, "paired" if made else word
+
+
+def by_reward(
+    recipe: Preferences, here: Run, hardware: Hardware, rows: Sequence[Row], answers: Sequence[Sequence[Row]]
+) -> Iterator[Paired]:
+    """Let a reward model score every answer; pair the best with the worst, the second with the last but one."""
+    assert recipe.reward is not None, "no reward model"
+    wholes = [_whole(found) for found in answers]
+    asked = [(row["prompt"], one["answer"]) for row, whole in zip(rows, wholes, strict=True) for one in whole]
+    given = iter(winner.scores(recipe.reward, here, hardware, asked))
+    for row, whole in zip(rows, wholes, strict=True):
+        for one in whole:
+            one["reward"] = next(given)
+        ranked = sorted(whole, key=lambda one: -one["reward"])
+        couples = [(ranked[i], ranked[-1 - i]) for i in range(len(ranked) // 2)]
+        fit, word = _fit([(a, b) for a, b in couples if a["reward"] > b["reward"]], recipe)
+        made = [_pair(row, a, b, i, f"reward {a['reward']:+.2f} over {b['reward']:+.2f}") for i, (a, b) in enumerate(fit)]
+        yield made, "paired" if made else word if whole else "no whole answer"
+
+
+WINNERS = {"rule": by_rule, "judge": by_judge, "reward": by_reward}
+
+
+def _whole(answers: Sequence[Row]) -> list[Row]:
+    """Candidates: an answer that was cut by the token limit is none, the model never said that it ends there."""
+    return list({one["answer"]: one for one in answers if one["answer"] and not one["cut"]}.values())
+
+
+def _fit(couples: Sequence[tuple[Row, Row]], recipe: Preferences) -> tuple[list[tuple[Row, Row]], str]:
+    """The first couples that may be a pair, as many as are wanted; and why there is none where there is none."""
+    fit, word = [], "no two whole answers"
+    for first, second in couples:
+        reason = winner.unfit(first["answer"], second["answer"], recipe.alike, recipe.longer)
+        if reason is None:
+            fit.append((first, second))
+        else:
+            word = reason
+        if len(fit) == recipe.pairs_per_problem:
+            break
+    return fit, word
+
+
+def _pair(row: Mapping[str, Any], better: Row, worse: Row, number: int, reason: str) -> Row:
+    return {
+        "id": f"{row['id']}-{number}",
+        "prompt": row["prompt"],
+        "chosen": better["answer"],
+        "rejected": worse["answer"],
+        "reason": f"{row['kind']}: {reason}",
+        "language": row["language"],
+        "domain": row["domain"],
+    }
+
+
+def pair(
+    row: Mapping[str, Any],
+    answers: Sequence[Row],
+    most: int,
+    random: Random,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Iterator[Row]:
     """Pair right with wrong answers of one problem, at most `most` times, each answer as seldom as can be.
 
-    An answer that was cut by the token limit is no candidate: the model never said that it ends there.
+    `limits`: how alike and how unequal in length two answers may be (`winner.unfit`).
     """
-    whole = {one["answer"]: one for one in answers if one["answer"] and not one["cut"]}
-    right = [one for one in whole.values() if one["correct"]]
-    wrong = [one for one in whole.values() if not one["correct"]]
+    whole = _whole(answers)
+    right = [one for one in whole if one["correct"]]
+    wrong = [one for one in whole if not one["correct"]]
     random.shuffle(right)
     random.shuffle(wrong)
     spread = sorted(product(range(len(right)), range(len(wrong))), key=lambda ij: (abs(ij[0] - ij[1]), ij))
-    for number, (i, j) in enumerate(spread[:most]):
-        yield {
-            "id": f"{row['id']}-{number}",
-            "prompt": row["prompt"],
-            "chosen": right[i]["answer"],
-            "rejected": wrong[j]["answer"],
-            "reason": f"{row['kind']}: {wrong[j]['why'] or 'wrong'}",
-            "language": row["language"],
-            "domain": row["domain"],
-        }
+    fit = ((i, j) for i, j in spread if not winner.unfit(right[i]["answer"], wrong[j]["answer"], *limits))
+    for number, (i, j) in enumerate(islice(fit, most)):
+        yield _pair(row, right[i], wrong[j], number, wrong[j]["why"] or "wrong")
 
 
 def outcome(answers: Sequence[Row], pairs: Sequence[Row]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -41,7 +41,8 @@ def operations(model: Any) -> Callable[[int, int], float]:
     head = model.get_output_embeddings()
     body = [part for part in model.modules() if isinstance(part, nn.Linear) and part is not head]
     per_token, per_learnt = (
-        sum((6 if part.weight.requires_grad else 4) * part.weight.numel() for part in parts) for parts in (body, [head])
+        sum((6 if part.weight.requires_grad else 4) * part.in_features * part.out_features for part in parts)
+        for parts in (body, [head])  # not weight.numel(): two 4-bit weights are held as one
     )
     attention = 12 * model.config.num_hidden_layers * model.config.hidden_size
     return lambda tokens, learnt: float(tokens * (per_token + attention * tokens) + learnt * per_learnt)
@@ -96,6 +97,14 @@ class Report(TrainerCallback):  # type: ignore[misc]
         """Means over the last tenth of the updates."""
         last = self.rows[-max(1, len(self.rows) // 10) :]
         return {f"train_{name}": sum(row[name] for row in last) / len(last) for name in names if last}
+
+
+def total(parts: Iterable[Size]) -> Size:
+    """The size of what is learnt together."""
+    tokens, learnt, work, text = zip(
+        *((part.tokens, part.learnt, part.operations, part.bytes) for part in parts), strict=True
+    )
+    return Size(sum(tokens), sum(learnt), sum(work), sum(text))
 
 
 def bits_per_byte(loss: float, update: Sequence[Size]) -> float | None:

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import doctor, mixture, report, start, supervision, trainer
+from alignment.posttrain import adapter, doctor, mixture, neftune, packing, report, start, supervision, trainer, watch
 from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.recipe import SFT, Optim, Source
 from alignment.run import Run
@@ -46,51 +46,74 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     trainer.quiet()
     torch.set_num_threads(hardware.threads)
     folder, tokenizer = start.open_tokenizer(recipe, here)
+    asked = watch.questions(recipe.watch, here, tokenizer, hardware) if recipe.watch else []
     rows, validation, dropped, cut = gather(recipe, here, tokenizer)
     if dropped:
         here.say(f"dropped: {mixture.said(dropped)}")
     where = f"{here.path}: {recipe.stage}"
     found = doctor.rows(rows, validation, cut, dropped, tokenizer, where, overlong=recipe.overlong)
     counts = doctor.gate(found, here)
-    order = trainer.order([len(row["input_ids"]) for row in rows], recipe.optim, recipe.seed)
-    model = build.load(folder, hardware, recipe.max_length)
+    model = build.load(folder, hardware, recipe.max_length, base=recipe.adapter and recipe.adapter.base)
     pad = model.config.pad_token_id
     optimizer = trainer.masters(model, recipe, hardware)
+    packed = packing.possible(model, hardware)
+    items, batches = lay(rows, recipe, hardware, packed=packed)
+    arguments = trainer.arguments(recipe, here, hardware, sequences=1, autocast=optimizer is None) | batches
     learner = SFTTrainer(
         model,
-        args=SFTConfig(
-            **trainer.arguments(recipe, here, hardware, sequences=1, autocast=optimizer is None),
-            max_length=None,  # rows that are too long were dropped: TRL would cut their end marks off
-            packing=False,
-            shuffle_dataset=False,
-            loss_type="nll",
-        ),
-        train_dataset=_dataset(rows).select(order),
+        args=say(arguments),
+        train_dataset=dataset(rows, items, packed=packed),
+        data_collator=packing.collate if packed else None,
         processing_class=tokenizer,
         optimizers=(optimizer, None),
-        peft_config=trainer.lora(recipe.adapter),
+        peft_config=adapter.config(recipe.adapter, model),
     )
-    trainer.score_learnt_only(learner)
+    (packing.attach if packed else trainer.score_learnt_only)(learner)
+    if recipe.neftune:
+        neftune.attach(learner.model, model.get_input_embeddings(), recipe.neftune)
     here.say(f"{counts['rows']:,} rows, {counts['learnt_tokens']:,} of {counts['tokens']:,} tokens are learnt")
-    numbers: dict[str, float | int | str] = {}
+    ends = epoch_ends(len(rows), recipe.optim)
+
+    def ask() -> dict[str, float]:
+        return watch.ask(learner, tokenizer, here, asked, recipe.watch.max_new_tokens) if recipe.watch else {}
+
+    def beside(state: Any, control: Any) -> dict[str, float]:
+        found = choose(learner, validation, ends, here, state, control) if validation else {}
+        every = recipe.watch.every if recipe.watch else None
+        due = state.global_step == max(ends) or (state.global_step % every == 0 if every else state.global_step in ends)
+        return found | (ask() if due else {})
+
+    numbers: dict[str, float | int | str] = {f"{name}_before": rate for name, rate in ask().items()}
     if validation:
         numbers["validation_loss_before"] = loss(learner, validation)
     began = time.monotonic()
     measured = sizes(rows, tokenizer, learner.model)
-    names = {"mean_token_accuracy": "accuracy"}
-    with report.reporting(learner, here, hardware, "sft", [measured[i] for i in order], names) as log:
-        ends = epoch_ends(len(rows), recipe.optim)
-        if validation:
-            log.measure = lambda state, control: choose(learner, validation, ends, here, state, control)
+    of_items = [report.total(measured[i] for i in item) for item in items]
+    with report.reporting(learner, here, hardware, "sft", of_items, {"mean_token_accuracy": "accuracy"}) as log:
+        log.measure = beside
         trainer.train(learner, here, hardware)
     numbers |= log.closing("loss")
     if validation:
         trainer.take_best(learner)
         numbers["validation_loss"] = learner.state.best_metric
         numbers["best_epoch"] = ends[learner.state.best_global_step]
+    numbers |= ask()  # of the model that is kept
     seconds = round(time.monotonic() - began, 1)
     trainer.save(learner, tokenizer, pad, folder, here)
     return {**numbers, "updates": learner.state.global_step, **counts, "train_seconds": seconds}
+
+
+def say(arguments: dict[str, Any]) -> SFTConfig:
+    """Add to what SFT and DPO have in common what only SFT says in TRL's words."""
+    return SFTConfig(
+        **arguments,
+        max_length=None,  # rows that are too long were dropped: TRL would cut their end marks off
+        packing=False,  # TRL's fills rows whatever the update; ours is in packing.py
+        shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised
+        remove_unused_columns=False,
+        loss_type="nll",
+    )
 
 
 def examine(recipe: SFT, here: Run) -> Diagnosis:
@@ -121,6 +144,31 @@ def gather(recipe: SFT, here: Run, tokenizer: Any) -> Gathered:
     read = [row for source in plain for row in mixture.read(source, here, dropped)]
     fresh, too_bad, cut = mixture.tokenise(read, tokenizer, recipe.max_length)
     return Gathered(rows + fresh, validation, dropped + too_bad, cut)
+
+
+def lay(rows: Rows, recipe: SFT, hardware: Hardware, *, packed: bool) -> tuple[list[list[int]], dict[str, int]]:
+    """Name the rows of each item that the trainer takes in turn, with what its batches then are in TRL's words.
+
+    Packed, an item is a forward pass; else a row.
+    """
+    lengths, size = [len(row["input_ids"]) for row in rows], recipe.optim.batch_size
+    order = trainer.order(lengths, recipe.optim, recipe.seed)
+    if not packed:
+        return [[i] for i in order], {}
+    items = packing.passes(lengths, order, size, hardware.micro_tokens, hardware.processes)
+    passes = len(items) // (len(order) // size) // hardware.processes
+    return items, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": passes}
+
+
+def dataset(rows: Rows, items: list[list[int]], *, packed: bool) -> Dataset:
+    """The items as TRL takes them; tokens are looked up when they are needed, however many epochs there are."""
+
+    def read(batch: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
+        found = [packing.row([rows[i] for i in item]) for item in batch["rows"]]
+        names = ("input_ids", "labels", "seq_lengths") if packed else ("input_ids", "labels")
+        return {name: [item[name] for item in found] for name in names}
+
+    return Dataset.from_dict({"rows": items}).with_transform(read)
 
 
 def sizes(rows: Rows, tokenizer: Any, model: Any) -> list[report.Size]:
@@ -157,7 +205,7 @@ def choose(
 @torch.no_grad()
 def loss(learner: SFTTrainer, rows: Rows) -> float:
     """Mean loss per learnt token over all rows, whatever the batches and ranks."""
-    plain = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+    plain = [packing.row([row]) for row in rows]
     total = torch.zeros(2, dtype=torch.float64, device=learner.accelerator.device)  # nats, tokens
     learner.model.eval()
     for inputs, counts in trainer.batches(learner, sorted(plain, key=lambda row: len(row["input_ids"]))):
@@ -168,7 +216,3 @@ def loss(learner: SFTTrainer, rows: Rows) -> float:
     learner.model.train()
     nats, tokens = learner.accelerator.reduce(total, "sum").tolist()
     return float(nats / tokens)
-
-
-def _dataset(rows: Rows) -> Dataset:
-    return Dataset.from_list([{name: row[name] for name in ("input_ids", "labels")} for row in rows])

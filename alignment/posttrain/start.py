@@ -10,13 +10,13 @@ from transformers import PreTrainedTokenizerFast
 from alignment import chat, data_card
 from alignment.errors import ModelError
 from alignment.models import build
-from alignment.recipe import DPO, SFT, Mixture, Start
+from alignment.recipe import DPO, KTO, SFT, Mixture, Start
 from alignment.run import Run
 
 WANTED = ("*.safetensors", "*.json", "*.jinja")  # never pickles, never code
 
 
-def open_tokenizer(recipe: Mixture | SFT | DPO, here: Run) -> tuple[Path, PreTrainedTokenizerFast]:
+def open_tokenizer(recipe: Mixture | SFT | DPO | KTO, here: Run) -> tuple[Path, PreTrainedTokenizerFast]:
     """Name the folder of the start model, read its tokenizer, and note its chat template in the manifest.
 
     Raises ModelError for a template that cannot be used, or is not the recipe's.

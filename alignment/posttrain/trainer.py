@@ -20,23 +20,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.utils import FusedCausalLMOutput
 
 from alignment import chat
 from alignment import hardware as machine
-from alignment.errors import DataError
+from alignment.errors import DataError, HardwareError
 from alignment.hardware import Hardware
-from alignment.models import build
+from alignment.models import build, memory
 from alignment.models.masters import MasterAdamW, bare
-from alignment.recipe import DPO, SFT, Adapter, Optim
+from alignment.posttrain import adapter
+from alignment.recipe import DPO, KTO, SFT, Optim
 from alignment.run import Run
 
 CHECKPOINT_EVERY = 200  # updates
 BETAS = (0.9, 0.999)  # the paper gives AdamW's values for pre-training only; these are the library's
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw-8bit": "adamw_8bit",
+    "paged-adamw": "paged_adamw_32bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+}
 
 
 def quiet() -> None:
@@ -58,15 +65,17 @@ def process_group() -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
-def masters(model: PreTrainedModel, recipe: SFT | DPO, hardware: Hardware) -> MasterAdamW | None:
+def masters(model: PreTrainedModel, recipe: SFT | DPO | KTO, hardware: Hardware) -> MasterAdamW | None:
     """Cast a fully trained model to bfloat16 on a CPU, with an optimizer that holds float32 masters.
 
     Elsewhere None: the trainer's own AdamW under autocast. Call it before the trainer is made, so that DPO's reference
     is scored by the very model that is trained.
     """
-    if (hardware.device, hardware.dtype, hardware.processes) != ("cpu", "bfloat16", 1) or recipe.adapter is not None:
-        return None
     optim = recipe.optim
+    if recipe.adapter is not None or optim.optimizer != "adamw":
+        return None
+    if (hardware.device, hardware.dtype, hardware.processes) != ("cpu", "bfloat16", 1):
+        return None
     return MasterAdamW(
         model, torch.bfloat16, lr=optim.learning_rate, weight_decay=optim.weight_decay, betas=BETAS, clip=optim.clip
     )
@@ -79,11 +88,16 @@ class Collect(TrainerCallback):  # type: ignore[misc]
         bare(optimizer).collect()
 
 
-def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: int, autocast: bool) -> dict[str, Any]:
+def arguments(recipe: SFT | DPO | KTO, here: Run, hardware: Hardware, *, sequences: int, autocast: bool) -> dict[str, Any]:
     """Say what SFT and DPO have in common in TRL's words; `sequences` counts those that one item of a batch is.
 
     Every default that is relied upon is named: TRL's differ from transformers', and both change.
     """
+    if recipe.optim.optimizer != "adamw" and memory.is_sharded(hardware.name):
+        raise HardwareError(
+            f"profile {hardware.name} shards the optimizer, and {recipe.optim.optimizer} (bitsandbytes) was not tried so. "
+            "Use optim.optimizer: adamw, or a profile that does not shard."
+        )
     micro, passes = machine.split(hardware, recipe.optim.batch_size, sequences * recipe.max_length)
     return {
         "output_dir": str(here.path / "checkpoints"),
@@ -95,7 +109,7 @@ def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: in
         "learning_rate": recipe.optim.learning_rate,
         "lr_scheduler_type": SCHEDULES[recipe.optim.schedule],
         "warmup_steps": recipe.optim.warmup,  # a fraction: transformers 5 reads [0, 1) as a share of all updates
-        "optim": "adamw_torch",
+        "optim": OPTIMIZERS[recipe.optim.optimizer],
         "adam_beta1": BETAS[0],
         "adam_beta2": BETAS[1],
         "adam_epsilon": 1e-8,
@@ -105,7 +119,7 @@ def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: in
         "bf16": autocast and hardware.dtype == "bfloat16",
         "use_cpu": hardware.device == "cpu",
         "ddp_backend": "gloo" if hardware.device == "cpu" and hardware.processes > 1 else None,
-        "activation_checkpointing": hardware.recompute,
+        "activation_checkpointing": bool(hardware.recompute),  # which parts: models/recompute.py
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": hardware.device == "cuda",
         "eval_strategy": "no",
@@ -120,20 +134,6 @@ def arguments(recipe: SFT | DPO, here: Run, hardware: Hardware, *, sequences: in
         "seed": recipe.seed,
         "data_seed": recipe.seed,
     }
-
-
-def lora(adapter: Adapter | None) -> LoraConfig | None:
-    """Say an adapter in peft's words."""
-    if adapter is None:
-        return None
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
 
 
 def order(lengths: Sequence[int], optim: Optim, seed: int) -> list[int]:
@@ -185,6 +185,9 @@ def score_learnt_only(trainer: Trainer) -> None:
 def train(trainer: Trainer, here: Run, hardware: Hardware) -> None:
     """Run the updates, from the newest whole checkpoint if the run is resumed."""
     machine.check_processes(hardware, trainer.accelerator.num_processes)
+    if isinstance(trainer.model, PeftModel):
+        adapter.widen(trainer.model)
+        here.say(adapter.said(trainer.model))
     found = newest(here.path / "checkpoints") if here.resumed else None
     if found is not None:
         here.rewind(int(found.name.partition("-")[2]))
@@ -227,7 +230,8 @@ def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: 
         optimizer.restore()
     if here.main:
         model = trainer.accelerator.unwrap_model(trainer.model)
-        model = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        if isinstance(model, PeftModel):
+            model, weights = adapter.merge(model, build.read(folder), weights), None
         model.config.pad_token_id = pad  # TRL sets it; a pad that is also the end mark would get no gradient next time
         model.generation_config.eos_token_id = sorted(chat.end_ids(tokenizer))
         build.save(model, folder, here.path / "model", weights)

@@ -17,10 +17,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from alignment.errors import ModelError
-from alignment.models.memory import loss_rows
+from alignment.models.memory import CACHED, loss_rows
 
 IGNORED = -100  # a target that is not scored
-CACHED = 1 << 18  # logits in float32 that a CPU works on at once: they stay in its cache
 RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
 
 

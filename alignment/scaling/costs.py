@@ -58,7 +58,7 @@ def _time(plan: Plan, machine: Machine, measured: float | None) -> Iterator[str]
         yield f"cost         {hours * machine.processes * machine.price_per_hour:,.2f}"
 
 
-def held(plan: Plan, name: str, profile: Profile, recompute: bool) -> Memory | None:
+def held(plan: Plan, name: str, profile: Profile, recompute: bool | str) -> Memory | None:
     """Bytes of one process under a profile; None where the batch does not divide over it."""
     try:
         micro, _ = hardware.split(profile, plan.batch_size, plan.sequence)

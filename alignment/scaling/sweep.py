@@ -91,7 +91,9 @@ def run_grid(recipe: recipe.Sweep, here: run.Run, hardware: Hardware) -> Numbers
     *before, _ = cells.chain(recipe)
     planned = grid(recipe)
     said = {name: f"# cell of {here.path.name}\n" + cells.yaml_text(words) for name, (_, words) in planned.items()}
-    workers = cells.train(here, hardware, recipe.budget_cpu_hours, before, said)
+    after = {name: words.get("after") for name, (_, words) in planned.items()}
+    parts = [{name: said[name] for name in wave} for wave in waves(after)]
+    workers = cells.train(here, hardware, recipe.budget_cpu_hours, before, *parts)
     rows = [cell.row(run.read(here.path / name)) for name, (cell, _) in planned.items()]
     run.write_text(here.path / table.ROWS, "".join(json.dumps(row) + "\n" for row in rows))
     return {"runs": len(rows), "diverged": sum(row["diverged"] for row in rows), "cpu_hours": workers.spent / 3600}
@@ -131,6 +133,14 @@ def _share(found: Mapping[str, tuple[Cell, dict[str, Any]]]) -> None:
             changed["optim"]["warmup_steps"], changed["guard"] = warmup, guard
         for (name, shorter), (_, longer) in itertools.pairwise(same):
             shorter["keep_turn"], longer["after"] = True, name
+
+
+def waves(after: Mapping[str, str | None]) -> Iterator[list[str]]:
+    """Cells that can run side by side, in the order in which they can; `after` names the one that a cell goes on from."""
+    ready = [name for name, shorter in after.items() if shorter not in after]
+    while ready:
+        yield ready
+        ready = [name for name, shorter in after.items() if shorter in ready]
 
 
 def _cells(words: recipe.Sweep, sequence: int, tie: bool) -> Iterator[Cell]:

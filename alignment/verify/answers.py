@@ -7,6 +7,7 @@ The papers do not print their extraction rules; these follow the published relat
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Sequence
 from decimal import Decimal, InvalidOperation
 
 # A sign belongs to a number only where nothing stands before it that it could subtract from.
@@ -155,6 +156,19 @@ def repetition(text: str, n: int = 4) -> float | None:
         return None
     grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
     return 1 - len(set(grams)) / len(grams)
+
+
+def loops(units: Sequence[Hashable], times: int = 3, least: int = 24) -> bool:
+    """Whether an answer ends in the same stretch `times` over, together `least` units or more.
+
+    Of an answer that did not stop, it is what the paper calls repetition (section 4): a text that is looped. Units are
+    its tokens.
+    """
+    return any(
+        list(units[-tail:-period]) == list(units[-(tail - period) :])
+        for period in range(1, len(units) // times + 1)
+        if (tail := max(times * period, least)) <= len(units)
+    )
 
 
 def _code_start(text: str) -> int:

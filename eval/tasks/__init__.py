@@ -8,10 +8,13 @@ from typing import Literal
 
 from alignment.errors import DataError
 from eval.task import Task
-from eval.tasks import gsm8k, humaneval, lm_eval, math, multiple_choice, sums
+from eval.tasks import gsm8k, humaneval, lm_eval, math, multiple_choice, preference, sums
 from eval.tasks.multiple_choice import Choices
 
-TASKS: dict[str, Task] = {**gsm8k.TASKS, **math.TASKS, **humaneval.TASKS, **multiple_choice.TASKS, **sums.TASKS}
+TASKS: dict[str, Task] = {
+    **{**gsm8k.TASKS, **math.TASKS, **humaneval.TASKS, **multiple_choice.TASKS, **sums.TASKS},
+    **preference.TASKS,
+}
 
 Protocol = Literal["paper", "lm-eval"]
 PROTOCOLS: dict[Protocol, dict[str, Task]] = {"paper": TASKS, "lm-eval": lm_eval.TASKS}

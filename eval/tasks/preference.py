@@ -51,6 +51,9 @@ class Sampled(Task):
         return item.problem.prompt
 
 
+TASKS: dict[str, Task] = {"mini-sampled": Sampled(name="mini-sampled", file="../problems.jsonl")}  # beside heldout/
+
+
 def score(engine: Any, pairs: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Log-probabilities of both answers of each pair, with the end mark, given the user's turn."""
     prompts, answers = [], []

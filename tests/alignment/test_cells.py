@@ -103,6 +103,57 @@ def test_an_experiment_that_says_too_much_or_too_little_is_refused(changed: Any,
         words(**changed)
 
 
+CHAIN = {
+    "mix": "stage: mixture\nstart: {run: base}\ndata: [{run: rows}]\nmax_length: 64\n",
+    "one": "stage: sft\nstart: {run: base}\ndata: [{run: mix}]\nmax_length: 64\n"
+    "optim: {learning_rate: 1e-3, batch_size: 8}\n",
+    "two": "stage: sft\nstart: {run: one}\ndata: [{run: mix}]\nmax_length: 64\n"
+    "optim: {learning_rate: 1e-3, batch_size: 8}\n",
+    "base": "stage: pretrain\ndata: rows\nmodel: {preset: quickstart}\noptim: {learning_rate: 1e-3}\ntokens: 512\n"
+    "batch_size: 2\nsequence_length: 64\n",
+    "rows": "stage: curriculum\ndocuments: 8\ninstructions: 8\nproblems: 8\nheldout_problems: 1\nheldout_items: 1\n"
+    "shares: {math: 1}\n",
+}
+STAGED: dict[str, Any] = {
+    "of": "toy/two", "over": {"optim.epochs": [1.0, 2.0]}, "seeded": ["one"], "against_start": True,
+    "measure": [{"metric": "loss"}, {"metric": "stop_rate"}],
+}  # fmt: skip
+
+
+def test_a_recipe_that_cells_read_can_be_made_anew_for_every_seed_and_measured_too(
+    toy: Path, here: run.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in CHAIN.items():
+        (toy / f"{name}.yaml").write_text(text, encoding="utf-8")
+    started: list[list[str]] = []
+    monkeypatch.setattr(Workers, "all", lambda _, jobs: started.append([job.name for job in jobs]))
+    worth = {"one-seed0": 1.0, "one-seed1": 2.0, "1-seed0": 3.0, "1-seed1": 4.0, "2-seed0": 5.0, "2-seed1": 6.0}
+    monkeypatch.setattr(cells, "_score", lambda measure, cell: worth[cell.name] + (measure.name == "stop_rate"))
+    numbers = cells.measure(words(**STAGED), here, CPU)
+    assert started[-2:] == [["one-seed0", "one-seed1"], ["1-seed0", "2-seed0", "1-seed1", "2-seed1"]]
+    assert ["one"] not in started
+    said = yaml.safe_load((here.path / "recipes" / "2-seed1.yaml").read_text())
+    assert (said["start"], said["seed"], said["stage"]) == ({"run": "one-seed1"}, 1, "sft")
+    assert yaml.safe_load((here.path / "recipes" / "one-seed1.yaml").read_text())["seed"] == 1
+    assert numbers == {
+        "loss one": 1.5, "loss 1.0": 3.5, "loss 2.0": 5.5, "stop_rate one": 2.5, "stop_rate 1.0": 4.5, "stop_rate 2.0": 6.5,
+    }  # fmt: skip
+    assert "difference from one" in (here.path / "stop_rate" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("changed", "complaint"), [
+    ({"seeded": ["on"]}, "seeded: on is not read"),
+    ({"seeded": ["base"]}, "reads base, so it is made anew as well"),
+    ({"over": {"optim.epochs": [1], "seed_of": [1]}}, "vary exactly one field"),
+    ({"over": {"start.run": ["one"]}}, "and not start"),
+])  # fmt: skip
+def test_what_is_made_anew_must_be_whole(toy: Path, changed: Any, complaint: str) -> None:
+    for name, text in CHAIN.items():
+        (toy / f"{name}.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=complaint):
+        cells.grid(chosen := words(**STAGED | changed), cells.chain(chosen)[-1])
+
+
 def test_the_budget_stops_new_runs_clearly_and_a_larger_one_goes_on(here: run.Run) -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     jobs = [python(name, burn) for name in "abcdef"]

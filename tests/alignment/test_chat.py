@@ -121,4 +121,4 @@ def test_a_control_token_that_is_added_later_is_known() -> None:
     before = chat.encode(tokenizer, asked, answer=False).input_ids
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
     assert chat.encode(tokenizer, asked, answer=False).input_ids == before, "user text stays text"
-    assert "<|tool|>" in chat._control(tokenizer).ids
+    assert "<|tool|>" in chat.control(tokenizer).ids

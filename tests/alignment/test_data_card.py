@@ -265,3 +265,24 @@ def test_a_pinned_card_is_fetched_at_its_commit(folder: Path, tmp_path: Path, mo
         change(folder, "hub_files: [train.jsonl]", "hub_files: [absent.jsonl]")
         with pytest.raises(HubError, match="org/toy"):
             data_card.open_card("toy", None, training=True, folder=folder)
+
+
+def test_columns_that_are_called_otherwise_are_renamed(folder: Path, data: Path) -> None:
+    plain = data_card.open_card("toy", data, training=True, folder=folder).digest
+    change(folder, "reader: alpaca\n", "reader: prompt-completion\nrename: {instruction: prompt, output: completion}\n")
+    card = data_card.open_card("toy", data, training=True, folder=folder)
+    assert [[turn["content"] for turn in row["messages"]] for row in card.rows()] == [
+        ["Say train-1.", "train-1"],
+        ["Say train-2.", "train-2"],
+    ]
+    assert card.digest != plain
+    change(folder, "rename: {instruction:", "rename: {question:")
+    with pytest.raises(DataError, match="rename: question is not among columns"):
+        data_card.load("toy", folder)
+
+
+def test_a_set_that_is_held_out_is_refused_before_anything_is_read(folder: Path) -> None:
+    change(folder, "  train: {role: train, files: [toy/train-*.jsonl], seen: false}\n", "")
+    data_card.check("toy", training=False, folder=folder)
+    with pytest.raises(DataError, match="every split is held out, so no training stage may read it"):
+        data_card.check("toy", training=True, folder=folder)

@@ -196,6 +196,13 @@ def test_a_token_is_never_sent_nor_said(
         assert token not in said.out + said.err
 
 
+def test_a_data_set_carries_its_ledger_and_the_cards_of_its_sources(runs: Path) -> None:
+    parcel = hub.pack(runs / "mix", TO)
+    assert parcel.files["ledger.json"] == runs / "mix" / "ledger.json"
+    assert Path(str(parcel.files["data_cards/gsm8k.md"])).read_text(encoding="utf-8").startswith("---\nname: gsm8k")
+    assert "data_cards/gsm8k.md" not in hub.pack(runs / "sft", TO).files
+
+
 # -- what is pushed ---------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -194,11 +195,14 @@ def test_the_same_records_come_out_of_every_kind_of_file(tmp_path: Path) -> None
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in wanted)
     (tmp_path / "a.json").write_text(json.dumps(wanted), encoding="utf-8")
     (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "lines.json").write_text(lines, encoding="utf-8")  # some call it so
+    (tmp_path / "named.json").write_text(json.dumps({"a": wanted[:1], "b": wanted[1:]}), encoding="utf-8")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(wanted), tmp_path / "a.parquet")
     for path in sorted(tmp_path.iterdir()):
-        found = list(rows.records(path))
+        found = list(rows.records(path, ["text"]))
         assert [record for _, record in found] == wanted
         assert [where for where, _ in found] == [f"{path}, row 1", f"{path}, row 2"]
 
@@ -210,6 +214,9 @@ def test_the_same_records_come_out_of_every_kind_of_file(tmp_path: Path) -> None
         ("a.jsonl", b'{"text": "one"}\n[1]\n'),
         ("a.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 50, mtime=0)[:-12]),
         ("a.json", b'{"text"'),
+        ("a.json", b'[{"text": "one"}, '),
+        ("a.json", b'[{"text": "one"}] more'),
+        ("a.jsonl.xz", lzma.compress(b'{"text": "one"}\n' * 50)[:-12]),
         ("a.jsonl", b"\xff\xfe\n"),
         ("a.parquet", b"PAR1"),
         ("a.xlsx", b""),
@@ -219,3 +226,11 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, name: str, content: by
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}"):
         list(rows.records(tmp_path / name))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_a_list_that_is_read_in_pieces_is_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    wanted = [{"text": 'a "]" b' * i, "number": i * 1e9, "list": [i, [None, {}]]} for i in range(40)] + [{"text": "二"}]
+    (tmp_path / "a.json").write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
+    monkeypatch.setattr(rows, "CHUNK", chunk)
+    assert [record for _, record in rows.records(tmp_path / "a.json")] == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from transformers import AutoModelForCausalLM
 from alignment import chat, recipe
 from alignment.errors import DataError, ModelError
 from alignment.models import build
-from alignment.posttrain import dpo, mixture
+from alignment.posttrain import dpo, health, mixture
+from alignment.posttrain import pairs as preference
 from alignment.run import Run
 from tests import tiny
 from tests.tiny import CPU, PAIRS, metrics
 
 pytestmark = pytest.mark.slow
-answer = dpo._answer
+answer = preference.answer
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def test_it_starts_at_ln_2_and_the_chosen_answer_wins(world: Path, tmp_path: Pat
     rows = metrics(tmp_path)
     assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert len(rows) == 12
-    assert set(rows[0]) == {*tiny.COLUMNS, *dpo.NAMES.values()}
+    watched = {"kl", "chosen_gain", *(f"margin_{name}" for name in health.BUCKETS)}
+    assert set(rows[0]) == {*tiny.COLUMNS, *dpo.NAMES.values(), *watched}
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-5)
     assert all(row["bits_per_byte"] is None and 0 < row["mfu"] < 1 for row in rows)
     assert rows[-1]["loss"] < 0.6
     assert numbers["train_accuracy"] == numbers["heldout_accuracy"] == 1.0
@@ -77,7 +81,7 @@ def test_the_second_loss_is_the_papers_equation(world: Path, tmp_path: Path) -> 
 
 def margins(start: Any, after: Any, rows: Iterable[Mapping[str, str]]) -> torch.Tensor:
     """By how much more the chosen answer's log-probability rose than the rejected one's."""
-    pairs = dpo.tokenise(rows, build.read_tokenizer(Path(start.name_or_path)), 64).pairs
+    pairs = preference.tokenise(rows, build.read_tokenizer(Path(start.name_or_path)), 64).pairs
     rose = [
         [logprob(after, pair["prompt_ids"], pair[side]) - logprob(start, pair["prompt_ids"], pair[side]) for pair in pairs]
         for side in ("chosen_ids", "rejected_ids")
@@ -89,6 +93,40 @@ def margins(start: Any, after: Any, rows: Iterable[Mapping[str, str]]) -> torch.
 def logprob(model: Any, prompt: list[int], answer: list[int]) -> float:
     logits = model(torch.tensor([prompt + answer]), use_cache=False).logits[0, len(prompt) - 1 : -1]
     return float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
+
+
+def test_the_reference_is_computed_once_for_all_recipes_over_the_same_pairs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    dpo.train(words(), opened(world, runs / "one"), CPU)
+    monkeypatch.setattr(dpo.DPOTrainer, "compute_ref_log_probs", None)
+    dpo.train(words(beta=0.5, seed=1), opened(world, runs / "two"), CPU)
+    assert metrics(runs / "two")[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert len(list((runs / "reference-logprobs").iterdir())) == 2  # of the pairs, and of the held-out ones
+
+
+@pytest.mark.parametrize(
+    ("loss", "smoothing"), [("sigmoid_norm", 0.0), ("robust", 0.1), ({"sigmoid": 1.0, "sft": 0.2}, 0.0), ("orpo", 0.0)]
+)
+def test_other_losses_begin_where_their_papers_say(world: Path, tmp_path: Path, loss: Any, smoothing: float) -> None:
+    optim = {"learning_rate": 1e-3, "batch_size": 32, "schedule": "constant"}
+    numbers = dpo.train(words(loss=loss, label_smoothing=smoothing, optim=optim), opened(world, tmp_path), CPU)
+    start = build.load(world / "start" / "model", CPU)
+    pairs = preference.tokenise(PAIRS, build.read_tokenizer(world / "start" / "model"), 64).pairs
+    chosen, rejected = (
+        torch.tensor([logprob(start, pair["prompt_ids"], pair[side]) / len(pair[side]) for pair in pairs])
+        for side in ("chosen_ids", "rejected_ids")
+    )
+    odds = [side - torch.log1p(-side.exp()) for side in (chosen, rejected)]
+    likelihood = -float(chosen.mean())
+    expected = {
+        "sigmoid_norm": math.log(2),
+        "robust": math.log(2),
+        "orpo": likelihood - 0.1 * float(F.logsigmoid(odds[0] - odds[1]).mean()),
+    }.get(str(loss), math.log(2) + 0.2 * likelihood)
+    assert metrics(tmp_path)[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert 0 <= numbers["heldout_accuracy"] <= 1
 
 
 def test_an_adapter_is_trained_against_the_bare_start(world: Path, tmp_path: Path) -> None:
@@ -108,7 +146,7 @@ def test_a_reference_that_is_not_the_policy_stops_the_run(
     original = dpo.DPOTrainer.compute_ref_log_probs
     monkeypatch.setattr(dpo.DPOTrainer, "compute_ref_log_probs", drifted)
     with pytest.raises(ModelError, match="not ln 2"):
-        dpo.train(words(), opened(world, tmp_path), CPU)
+        dpo.train(words(), opened(world, tmp_path / "alone" / "run"), CPU)  # where nobody has kept a reference
 
 
 def test_pairs_end_in_the_end_mark_and_start_where_the_model_speaks(world: Path) -> None:
@@ -119,7 +157,7 @@ def test_pairs_end_in_the_end_mark_and_start_where_the_model_speaks(world: Path)
         {**PAIRS[0], "rejected": "x" * 99},
         {**PAIRS[0], "chosen": " "},
     ]
-    (pair,), dropped, cut = dpo.tokenise(odd, tokenizer, 90)
+    (pair,), dropped, cut, _ = preference.tokenise(odd, tokenizer, 90)
     asked = [{"role": "user", "content": odd[0]["prompt"]}]
     assert pair["prompt_ids"] == chat.encode(tokenizer, asked, answer=False).input_ids
     assert tokenizer.eos_token_id not in pair["prompt_ids"]
@@ -132,7 +170,7 @@ def test_pairs_that_would_teach_something_else_are_refused_before_the_weights_lo
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every chosen answer, of the held-out pairs too, loses its end mark, as a cut would have it."""
-    monkeypatch.setattr(dpo, "_answer", lambda *given: answer(*given)[: -1 if given[2] == "chosen" else None])
+    monkeypatch.setattr(preference, "answer", lambda *given: answer(*given)[: -1 if given[2] == "chosen" else None])
     monkeypatch.setattr(build, "load", None)
     with pytest.raises(DataError, match=r"39: an answer does not end in a learnt end mark.*first: 0, chosen"):
         dpo.train(words(), opened(world, tmp_path), CPU)

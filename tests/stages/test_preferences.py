@@ -13,7 +13,8 @@ from alignment import recipe
 from alignment.errors import DataError
 from alignment.generate import engine
 from alignment.models import build
-from alignment.posttrain import dpo, mixture, preferences
+from alignment.posttrain import mixture, preferences
+from alignment.posttrain import pairs as preference
 from alignment.run import Run
 from tests import tiny
 from tests.tiny import CPU
@@ -75,7 +76,7 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
         name = pair["id"].rpartition("-")[0]
         assert verdicts[name, pair["chosen"]]
         assert not verdicts[name, pair["rejected"]]
-    kept, dropped, _ = dpo.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
+    kept, dropped, *_ = preference.tokenise(pairs, build.read_tokenizer(world / "start" / "model"), 64)
     assert len(kept) == 3
     assert not dropped
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from alignment import chat, recipe
-from alignment.errors import DataError, ModelError
+from alignment.errors import DataError, HardwareError, ModelError, RecipeError
 from alignment.models import build
 from alignment.posttrain import mixture, sft, trainer
 from alignment.run import Finished, Run
@@ -152,6 +152,58 @@ def oracle(world: Path, one: Any) -> tuple[float, int]:
         total += float(F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum"))
         tokens += int((labels != -100).sum())
     return total, tokens
+
+
+@pytest.mark.parametrize(("adapter", "dtype"), [(None, "bfloat16"), ({"rank": 4, "alpha": 8}, "float32")])
+def test_questions_are_asked_while_it_learns_and_change_nothing(
+    world: Path, tmp_path: Path, adapter: Any, dtype: str
+) -> None:
+    machine = replace(CPU, dtype=dtype)
+    plain = words(adapter=adapter)
+    asking = words(adapter=adapter, watch={"prompts": ["Say ab1"], "run": "mix", "questions": 3, "max_new_tokens": 8})
+    sft.train(plain, opened(world, tmp_path / "plain"), machine)
+    numbers = sft.train(asking, opened(world, tmp_path / "asking"), machine)
+    first, second = weights(tmp_path / "plain"), weights(tmp_path / "asking")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    said = [json.loads(line) for line in (tmp_path / "asking" / "samples.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in said] == [step for step in (0, 8, 16, 24) for _ in range(4)]  # an epoch has 8 updates
+    assert all(row["prompt"].endswith("Assistant:") for row in said)
+    last = said[-4:]
+    assert numbers["stop_rate"] == sum(row["finish"] == "stop" for row in last) / 4
+    assert numbers["stop_rate_before"] == sum(row["finish"] == "stop" for row in said[:4]) / 4
+    assert numbers["repetition_ratio"] == sum(row["loops"] for row in last) / 4
+    logged = [row["step"] for row in metrics(tmp_path / "asking") if "repetition_ratio" in row]
+    assert logged == [8, 16, 24]
+
+
+def test_a_watched_run_without_questions_or_with_a_sharded_model_is_refused(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RecipeError, match="give prompts, or run"):
+        words(watch={})
+    monkeypatch.setattr(build, "load", None)
+    asking = words(watch={"prompts": ["Say ab1"]})
+    with pytest.raises(HardwareError, match="shards the model"):
+        sft.train(asking, opened(world, tmp_path), replace(CPU, name="8x80gb"))
+
+
+def test_noise_on_embeddings_changes_what_is_learnt_and_resume_is_exact_with_it(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 4)
+    machine = replace(CPU, recompute="selective")
+    noisy = words(neftune=5.0, optim={"learning_rate": 1e-2, "batch_size": 8, "epochs": 1})
+    quiet = words(optim={"learning_rate": 1e-2, "batch_size": 8, "epochs": 1})
+    sft.train(quiet, opened(world, tmp_path / "quiet"), machine)
+    sft.train(noisy, opened(world, tmp_path / "whole"), machine)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", dying(7))
+        with pytest.raises(KeyboardInterrupt):
+            sft.train(noisy, opened(world, tmp_path / "cut"), machine)
+    sft.train(noisy, opened(world, tmp_path / "cut", resumed=True), machine)
+    still, whole, cut = (weights(tmp_path / name) for name in ("quiet", "whole", "cut"))
+    assert not all(torch.equal(still[name], whole[name]) for name in whole)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_an_adapter_is_merged_into_the_base(world: Path, tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests import writable_hub
 
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".cache" / "wheels"
@@ -17,12 +20,12 @@ WHEELS = ROOT / ".cache" / "wheels"
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 
 
-def call(*words: str | Path, seconds: int = 900) -> str:
+def call(*words: str | Path, seconds: int = 900, more: Mapping[str, str] | None = None) -> str:
     """Run one of our commands from the project's root; return what it said."""
     done = subprocess.run(
         [sys.executable, "-m", *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **(more or {})},
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -50,7 +53,9 @@ def runs(smollm2: Path, tmp_path_factory: pytest.TempPathFactory, request: pytes
     given = ["--data-root", request.config.getoption("--data-root").resolve(), "--runs", runs]
     start = f"start={{folder: {smollm2}}}"
     steps = ["optim.batch_size=4", "optim.warmup=0"]  # a warm-up would begin at rate 0, and these are few updates
-    _train("sft", given, [start, *steps, "data.0.rows=8", "data.1.rows=8", "max_length=256", "overlong=0.9"])
+    few = ["data.0.rows=10", "data.1.rows=10", "validation=0.2", "max_length=256", "overlong=0.9"]
+    _train("mixture", given, [start, *few])
+    _train("sft", given, [start, *steps, "max_length=256"])
     _train("dpo", given, [*steps, "data.0.rows=16", "data.1.rows=16", "max_length=512", "overlong=0.9", "optim.epochs=1"])
     return runs / "smollm2-135m"
 
@@ -84,9 +89,9 @@ def test_a_real_model_is_tuned_on_real_rows(runs: Path, smollm2: Path) -> None:
     found = losses(runs / "sft")
     assert len(found) >= 2
     assert all(0 < loss < 5 for loss in found)
-    manifest = json.loads((runs / "sft" / "run.json").read_text(encoding="utf-8"))
+    mixture, manifest = (json.loads((runs / name / "run.json").read_text(encoding="utf-8")) for name in ("mixture", "sft"))
     assert manifest["finished"]
-    assert set(manifest["cards"]) == {"alpaca-en", "alpaca-zh"}
+    assert set(mixture["cards"]) == {"alpaca-en", "alpaca-zh"}
     weights = "model.safetensors"
     assert (runs / "sft" / "model" / weights).read_bytes() != (smollm2 / weights).read_bytes()
 
@@ -96,6 +101,34 @@ def test_preferences_start_at_the_logarithm_of_two(runs: Path) -> None:
     assert found[0] == pytest.approx(math.log(2), abs=0.02)
     assert found[-1] != found[0]
     assert json.loads((runs / "dpo" / "run.json").read_text(encoding="utf-8"))["finished"]
+
+
+def test_an_adapter_on_4_bits_is_merged_and_comes_back_from_a_hub(
+    smollm2: Path, runs: Path, data_root: Path, tmp_path: Path
+) -> None:
+    """QLoRA, merged into the whole base, pushed to a hub on this machine, loaded by the library from there."""
+    steps = [f"start={{folder: {smollm2}}}", "optim.batch_size=4", "optim.warmup=0", "max_length=256"]
+    _train("sft-qlora", ["--data-root", data_root, "--runs", runs.parent], steps)
+    found = losses(runs / "sft-qlora")
+    assert found[-1] < found[0]
+    said = (runs / "sft-qlora" / "log.txt").read_text(encoding="utf-8")
+    assert "210 modules (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj); 210 layers in 4 bits" in said
+    code = (
+        "import sys, torch; from transformers import AutoModelForCausalLM as M; "
+        "here, there = (M.from_pretrained(at, dtype=torch.float32).state_dict() for at in sys.argv[1:]); "
+        "assert here.keys() == there.keys() and all(torch.equal(here[n], there[n]) for n in here); print(len(here))"
+    )
+    with writable_hub.serve() as hub:
+        where = {"HF_ENDPOINT": hub.address, "HF_TOKEN": writable_hub.TOKEN, "HF_HUB_OFFLINE": "0"}
+        where |= {"HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+        call("alignment", "push", runs / "sft-qlora", "--to", "some/body", "--licence", "apache-2.0", more=where)
+        assert hub.commits == 1
+        words = [sys.executable, "-c", code, runs / "sft-qlora" / "model", "some/body"]
+        done = subprocess.run(
+            [*map(str, words)], env={**os.environ, **where}, capture_output=True, text=True, timeout=900, check=False
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[-1]) > 200
 
 
 def test_real_benchmark_items_are_scored(runs: Path, data_root: Path, tmp_path: Path) -> None:

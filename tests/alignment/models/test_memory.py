@@ -74,6 +74,9 @@ def test_sharding_divides_what_does_not_depend_on_the_batch_and_recompute_what_d
     assert eight.activations == one.activations
     again = memory.estimate(shape, Profile(device="cuda", micro_tokens=4096, recompute=True), 4096, sharded=False)
     assert again.activations < one.activations / 8
+    held = memory.estimate(shape, Profile(device="cuda", micro_tokens=4096, recompute="selective"), 4096, sharded=False)
+    each = (held.activations - again.activations) / 4096 / shape.layers
+    assert each == 2 * shape.width + 4 * shape.heads  # a rounded hidden state, and a number a head
 
 
 def test_the_7b_does_not_fit_one_80_gb_gpu_and_fits_eight() -> None:

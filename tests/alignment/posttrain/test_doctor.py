@@ -13,7 +13,8 @@ import pytest
 from alignment import __main__ as command
 from alignment import manifest, recipe, run, terminal
 from alignment.errors import DataError, RecipeError
-from alignment.posttrain import diagnosis, doctor, dpo, examination, mixture, page, supervision
+from alignment.posttrain import diagnosis, doctor, examination, mixture, mould, page
+from alignment.posttrain import pairs as preference
 from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.run import Run
 from tests.tiny import PAIRS, byte_tokenizer
@@ -200,7 +201,7 @@ def test_engines_that_join_what_is_learnt_apart_are_noted() -> None:
 
 
 def pairs(*changed: tuple[int, Row], validation: list[Row] | None = None) -> Diagnosis:
-    found = dpo.tokenise(PAIRS, TOKENIZER, 64).pairs
+    found = preference.tokenise(PAIRS, TOKENIZER, 64).pairs
     for i, change in changed:
         found[i] = {**found[i], **change}
     return doctor.pairs(found, validation or [], Cut(64), {}, TOKENIZER, "here", overlong=0.05)
@@ -227,7 +228,7 @@ def test_length_bias_has_wilsons_interval_and_leaves_ties_out() -> None:
     assert doctor.bias([(2, 2)]) is None
 
 
-GOOD = dpo.tokenise(PAIRS[:2], TOKENIZER, 64).pairs
+GOOD = preference.tokenise(PAIRS[:2], TOKENIZER, 64).pairs
 BROKEN_PAIRS: dict[str, tuple[Row, str]] = {
     "identical sides": ({"rejected_ids": GOOD[1]["chosen_ids"], "rejected": GOOD[1]["chosen"]}, doctor.IDENTICAL),
     "a cut side": ({"chosen_ids": GOOD[1]["chosen_ids"][:-1]}, "does not end in a learnt end mark"),
@@ -247,7 +248,7 @@ def test_each_broken_pair_is_found_and_named(name: str) -> None:
 
 
 def test_a_held_out_prompt_that_is_trained_on_is_noted() -> None:
-    found = pairs(validation=dpo.tokenise([{**PAIRS[0], "id": "h"}], TOKENIZER, 64).pairs)
+    found = pairs(validation=preference.tokenise([{**PAIRS[0], "id": "h"}], TOKENIZER, 64).pairs)
     assert said(found.notes) == [f"1: {doctor.LEAKED} (first: held-out h)"]
 
 
@@ -304,8 +305,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, broken: bool) -> t
     file.parent.mkdir(parents=True)
     file.write_text("stage: mixture\nstart: {run: tok}\ndata: [{run: data}]\nmax_length: 64\n", encoding="utf-8")
     if broken:
-        labels = supervision.chat.Encoded.labels
-        monkeypatch.setattr(supervision.chat.Encoded, "labels", lambda self: [*labels(self)[:-1], -100])
+        encode = mould.encode
+        monkeypatch.setattr(mould, "encode", lambda *given: [(ids, [*labels[:-1], -100]) for ids, labels in encode(*given)])
     return file, runs
 
 
@@ -337,7 +338,8 @@ def test_a_stage_refuses_before_it_writes_rows_and_lets_a_corrected_recipe_in(
 
     with pytest.raises(DataError, match="would not teach what is meant"):
         mixture.build(words, begin(plan), None)  # type: ignore[arg-type]
-    assert sorted(path.name for path in (runs / "x" / "mix").iterdir()) == ["doctor.html", "recipe.yaml", "run.json"]
+    left = {path.name for path in (runs / "x" / "mix").iterdir()}
+    assert left == {"doctor.html", "log.txt", "recipe.yaml", "run.json"}
     begin({**plan, "fingerprint": "another"})
 
 

@@ -70,7 +70,7 @@ def test_first_stages_are_shared_where_budgets_alone_differ() -> None:
             assert (shorter.flops, shorter.learning_rate, shorter.data) == (cell.flops / 2, cell.learning_rate, cell.data)
         assert said.get("keep_turn", False) == (cell.flops < 4e10)
         assert said["optim"]["warmup_steps"] == laws.warmup(round(1e10 / cell.scale / 256))
-    waves = list(cells._waves(after))
+    waves = list(sweep.waves(after))
     assert [{found[name][0].flops for name in wave} for wave in waves] == [{1e10}, {2e10}, {4e10}]
     assert sum(map(len, waves)) == 12
 

@@ -181,3 +181,20 @@ def test_repetition_is_the_share_of_grams_seen_before(text, low, high):
 
 def test_of_a_short_text_no_repetition_is_said():
     assert answers.repetition("short short short") is None
+
+
+@pytest.mark.parametrize(("units", "looping"), [
+    (list("abc" * 8), True),
+    (list("xyz" + "abc" * 8), True),
+    (list("abc" * 7), False),  # 21 units: too few to be sure
+    (list("abc" * 8 + "x"), False),  # it got out again
+    ([7] * 24, True),
+    ([7] * 23, False),
+    (list(range(40)) * 3, True),  # a long stretch, three times
+    (list(range(40)) * 2, False),
+    (list(range(40)) * 3 + list(range(17)), True),  # cut within the next time
+    (list(range(200)), False),
+    ([], False),
+])  # fmt: skip
+def test_an_answer_loops_where_its_end_is_one_stretch_three_times_over(units: list[object], looping: bool) -> None:
+    assert answers.loops(units) == looping

@@ -1,0 +1,103 @@
+"""Fixed questions, asked while a model learns: how often it stops by itself, and how often it loops instead.
+
+The paper measures repetition after each stage, and adds a second stage of SFT because of it (section 4, Table 12). The
+answers are greedy and kept in samples.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.utils import gather_object
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer
+
+from alignment import chat
+from alignment.errors import DataError, HardwareError
+from alignment.generate.completion import Completion, Settings
+from alignment.generate.engine import Engine
+from alignment.generate.library import Library
+from alignment.hardware import Hardware
+from alignment.models import memory
+from alignment.posttrain import mixture
+from alignment.recipe import Watch
+from alignment.run import Run, write_text
+from alignment.verify import answers
+
+SAMPLES = "samples.jsonl"
+
+
+def questions(words: Watch, here: Run, tokenizer: Any, hardware: Hardware) -> list[list[int]]:
+    """The ids of what will be asked, up to where the model is to speak."""
+    if memory.is_sharded(hardware.name):
+        raise HardwareError(
+            f"watch: profile {hardware.name} shards the model, and a sharded one is not asked. Leave it out."
+        )
+    asked = [
+        chat.encode(tokenizer, [{"role": "user", "content": prompt}], answer=False).input_ids for prompt in words.prompts
+    ]
+    if words.run:
+        path = here.inputs[words.run].path / "validation.jsonl"
+        if not path.exists():
+            raise DataError(f"watch.run: {path} is missing. Name a run of the stage mixture.")
+        rows = list(mixture.load(path))[: words.questions]
+        asked += [row["input_ids"][: next(i for i, label in enumerate(row["labels"]) if label != -100)] for row in rows]
+    return asked
+
+
+def ask(learner: Trainer, tokenizer: Any, here: Run, asked: Sequence[list[int]], most: int) -> dict[str, float]:
+    """Ask everything of the model as it is, each rank its part; write the answers down and return the two rates."""
+    rank, ranks = learner.accelerator.process_index, learner.accelerator.num_processes
+    mine = list(range(rank, len(asked), ranks))
+    said = _generate(learner, tokenizer, [asked[i] for i in mine], most) if mine else []
+    found: dict[int, Completion] = dict(gather_object(list(zip(mine, said, strict=True))))
+    rows = [
+        {
+            "step": learner.state.global_step,
+            "prompt": tokenizer.decode(ids),
+            "text": found[i].text,
+            "finish": found[i].finish,
+            "loops": found[i].finish == "length" and answers.loops(found[i].token_ids),
+        }
+        for i, ids in enumerate(asked)
+    ]
+    if here.main:
+        _keep(here, rows)
+    return {
+        "stop_rate": sum(row["finish"] == "stop" for row in rows) / len(rows),
+        "repetition_ratio": sum(row["loops"] for row in rows) / len(rows),
+    }
+
+
+def _generate(learner: Trainer, tokenizer: Any, asked: Sequence[list[int]], most: int) -> list[Completion]:
+    model = learner.accelerator.unwrap_model(learner.model)
+    adapted = isinstance(model, PeftModel)
+    model = model.get_base_model() if adapted else model  # the layers hold the adapter
+    with _library_attention(model):
+        engine = Engine(Library(model) if adapted else model, tokenizer, name=f"update {learner.state.global_step}")
+        return [found[0] for found in engine.generate(list(asked), Settings(max_new_tokens=most))]
+
+
+@contextmanager
+def _library_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Packed rows are read by an attention of our own, and the model's forward ends in the loss: not for answers."""
+    kernel, forward = model.config._attn_implementation, model.__dict__.pop("forward", None)
+    model.config._attn_implementation = "sdpa" if kernel == "segments" else kernel
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = kernel
+        if forward is not None:
+            model.forward = forward
+
+
+def _keep(here: Run, rows: Sequence[dict[str, Any]]) -> None:
+    """Add the answers to the samples, in place of those of the same update: a resumed training asks again."""
+    path = here.path / SAMPLES
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in before if json.loads(line)["step"] != rows[0]["step"]]
+    lines = [*kept, *(json.dumps(row, ensure_ascii=False) for row in rows)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
