@@ -29,8 +29,8 @@ MANIFEST = "run.json"
 HASH_LIMIT = 2 << 30  # read() hashes outputs up to this many bytes; `trace --verify` hashes all
 WORKING = ("checkpoints", "steps")  # what a run continues from; goes when it is sealed
 OUTSIDE = ("eval", *WORKING, "log.txt", MANIFEST)
-# What a run holds before its stage has made anything.
-OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl", "doctor.html"}
+# What a run holds before its stage has made anything; finished steps are named by what they depend on.
+OURS = {MANIFEST, "recipe.yaml", "log.txt", "metrics.jsonl", "doctor.html", "steps"}
 
 
 @dataclass(frozen=True)

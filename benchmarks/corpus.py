@@ -1,7 +1,7 @@
 """What each step of the corpus stage costs: CPU seconds, text a second and core, bytes on disk for a byte of text, memory.
 
-Run from the project's root: `python benchmarks/corpus.py SAMPLE.jsonl [--shards 8]`, with a sample that `corpus_sample.py`
-wrote. One process, rules as a recipe has them by default; recipes/corpus.md plans a terabyte by these rates.
+Run from the project's root: `python benchmarks/corpus.py SAMPLE.jsonl [--shards 8] [--strings]`, with a sample that
+`corpus_sample.py` wrote. One process, rules as a recipe has them by default; recipes/corpus/README.md plans by these rates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ def measured() -> Iterator[dict[str, list[float]]]:
         began = time.process_time()
         folders = carry(step, *rest)
         seconds = time.process_time() - began
-        costs[step.name] = [seconds, sum(file.stat().st_size for file in step.rglob("*") if file.is_file())]
+        costs[step.name.partition("-")[0]] = [
+            seconds,
+            sum(file.stat().st_size for file in step.rglob("*") if file.is_file()),
+        ]
         return folders
 
     carrier.carry = carried
@@ -65,28 +68,37 @@ def measured() -> Iterator[dict[str, list[float]]]:
         carrier.carry = carry
 
 
-def main() -> None:
-    """Build a corpus of the sample and print a table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("sample", type=Path)
-    options.add_argument("--shards", type=int, default=8)
-    given = options.parse_args()
-    place = Path(tempfile.mkdtemp())
-    size = cut(given.sample, place / "data", given.shards)
+def build_from(shards: Sequence[Path], out: Path, **more: Any) -> tuple[dict[str, Any], dict[str, list[float]], float]:
+    """Build a corpus in one process; return its numbers, the costs of each step, and all CPU seconds."""
     words = {
         "stage": "corpus",
         "data": [{"card": "sample", "dump": "sample", "max_bad_share": 0.05}],
         "shares": {"prose": 0.9, "code": 0.1},
         "bytes": 10**12,
+        **more,
     }
-    card = Opened(Card.model_validate(CARD), tuple(sorted((place / "data").iterdir())), "")
-    (place / "corpus").mkdir()
-    here = Run(place / "corpus", {}, {"sample": card}, True, False, {})
+    card = Opened(Card.model_validate(CARD), tuple(sorted(shards)), "")
+    out.mkdir()
+    here = Run(out, {}, {"sample": card}, True, False, {})
     machine = Hardware("cpu", "cpu", "float32", "benchmark", "sdpa", 512, False, 1, threads=1)
     began = time.process_time()
     with measured() as costs:
         numbers = build.build(Corpus.model_validate(words), here, machine)
-    whole = time.process_time() - began
+    return numbers, costs, time.process_time() - began
+
+
+def main() -> None:
+    """Build a corpus of the sample and print a table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("sample", type=Path)
+    options.add_argument("--shards", type=int, default=8)
+    options.add_argument("--strings", action="store_true", help="also what documents repeat, lines and long runs")
+    given = options.parse_args()
+    place = Path(tempfile.mkdtemp())
+    size = cut(given.sample, place / "data", given.shards)
+    numbers, costs, whole = build_from(
+        list((place / "data").iterdir()), place / "corpus", strings={} if given.strings else None
+    )
     say = sys.stdout.write
     say(f"{platform.machine()}, Python {platform.python_version()}; n = 1; {size:,} bytes of JSON Lines\n")
     say(f"{numbers}\n| step | CPU seconds | MB a second and core | disk, bytes a byte |\n|---|---|---|---|\n")

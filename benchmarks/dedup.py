@@ -1,28 +1,32 @@
 """How fast, and how rightly, are near-duplicates removed, beside datatrove, text-dedup and a plain loop over rensa?
 
 Run from the project's root: `python benchmarks/dedup.py SAMPLE.jsonl [--rounds N] [--datatrove PYTHON]
-[--text-dedup PYTHON]`.
-SAMPLE is what corpus_sample.py writes; PYTHON is an interpreter that has datatrove 0.10.1 (with its `processing` extra), or
-text-dedup 0.4.0. Word 5-grams, 14 bands of 8 rows, J >= 0.8, the first of a cluster stays. Each side is a process of its
-own with one thread, from JSON Lines to deduplicated JSON Lines (text-dedup writes Arrow); its CPU is user and system time
-with all its children. The sides take turns. What is right is told by exact Jaccard similarity of a random sample with all
-documents, over sets of strings made by `ngrams.words`, not by anything a side computed.
+[--text-dedup PYTHON] [--gz]`.
+SAMPLE is what corpus_sample.py writes; with --gz the sides read and write .gz instead, at level 1. PYTHON is an interpreter
+that has datatrove 0.10.1 (with its `processing` extra), or text-dedup 0.4.0. Word 5-grams, 14 bands of 8 rows, J >= 0.8,
+the first of a cluster stays. Each side is a process of its own with one thread, from JSON Lines to deduplicated JSON Lines
+(text-dedup writes Arrow); its CPU is user and system time with all its children. The sides take turns. What is right is told
+by exact Jaccard similarity of a random sample with all documents, over sets of strings made by `ngrams.words`, not by
+anything a side computed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import platform
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 SHINGLE, BANDS, ROWS, THRESHOLD = 5, 14, 8, 0.8
 SAMPLE = 1000
+LEVEL = 1  # of .gz; isal's and zlib's are not the same, both are the quickest
 
 
 # -- the sides; each runs in a fresh process --------------------------------------------------------------------------
@@ -39,6 +44,7 @@ def ours(source: Path, out: Path) -> None:
     """What the corpus stage does for deduplication: sketch every shard, cluster over all, copy what stays."""
     import numpy as np
     import orjson
+    from isal import igzip  # as the stage does
 
     from alignment.corpus import dedup, minhash
 
@@ -48,14 +54,15 @@ def ours(source: Path, out: Path) -> None:
     def sketches() -> Any:
         texts: list[str] = []
         code: list[bool] = []
-        for line in source.open("rb"):
-            row = orjson.loads(line)
-            texts.append(row["text"])
-            code.append(dedup.CODE in row["domain"])
-            borders.append(borders[-1] + len(line))
-            if len(texts) == 512:
-                yield minhash.sketch(texts, code, **near)
-                texts, code = [], []
+        with opened(source, "rb", igzip) as lines:
+            for line in lines:
+                row = orjson.loads(line)
+                texts.append(row["text"])
+                code.append(dedup.CODE in row["domain"])
+                borders.append(borders[-1] + len(line))
+                if len(texts) == 128:
+                    yield minhash.sketch(texts, code, **near)
+                    texts, code = [], []
         yield minhash.sketch(texts, code, **near)
 
     stem = out.with_name("sketch")
@@ -64,6 +71,10 @@ def ours(source: Path, out: Path) -> None:
     first = dedup.first_equal(store.digests) == np.arange(len(store))
     clusters = dedup.cluster(store, THRESHOLD, first, scratch=out.parent)
     stays = first & (dedup.survivors(clusters, "first") == np.arange(len(store)))
+    if source.suffix == ".gz":
+        with opened(source, "rb", igzip) as lines, opened(out, "wb", igzip) as file:
+            file.writelines(compress(lines, stays))
+        return
     edges = np.flatnonzero(np.diff(stays.astype(np.int8), prepend=0, append=0))
     with source.open("rb") as lines, out.open("wb") as file:
         for begin, end in edges.reshape(-1, 2).tolist():  # runs of lines that stay are copied as they are
@@ -80,7 +91,7 @@ def rensa_loop(source: Path, out: Path) -> None:
     word = re.compile(r"\w+")
     index = RMinHashLSH(THRESHOLD, BANDS * ROWS, BANDS)
     kept: list[Any] = []
-    with source.open("rb") as lines, out.open("wb") as file:
+    with opened(source, "rb") as lines, opened(out, "wb") as file:
         for line in lines:
             words = word.findall(json.loads(line)["text"].lower())
             signature = RMinHash(BANDS * ROWS, 0)
@@ -89,6 +100,11 @@ def rensa_loop(source: Path, out: Path) -> None:
                 index.insert(len(kept), signature)
                 kept.append(signature)
                 file.write(line)
+
+
+def opened(path: Path, mode: str, packer: Any = gzip) -> Any:
+    """Open a plain file, or a packed one."""
+    return packer.open(path, mode, compresslevel=LEVEL) if path.suffix == ".gz" else path.open(mode)
 
 
 def datatrove(source: Path, out: Path) -> None:
@@ -102,16 +118,17 @@ def datatrove(source: Path, out: Path) -> None:
     config = MinhashConfig(n_grams=SHINGLE, num_buckets=BANDS, hashes_per_bucket=ROWS)
     place = out.parent
     read = JsonlReader(str(source.parent), glob_pattern=source.name)
+    write = JsonlWriter(str(place / "kept"), out.name, compression="gzip" if out.suffix == ".gz" else None)  # level 9
     signatures, buckets, removed = (str(place / name) for name in ("signatures", "buckets", "removed"))
     steps: list[tuple[int, list[Any]]] = [
         (1, [read, MinhashDedupSignature(signatures, config=config)]),
         (BANDS, [MinhashDedupBuckets(signatures, buckets, config=config)]),
         (1, [MinhashDedupCluster(buckets, removed, config=config)]),
-        (1, [read, MinhashDedupFilter(removed), JsonlWriter(str(place / "kept"), "kept.jsonl", compression=None)]),
+        (1, [read, MinhashDedupFilter(removed), write]),
     ]
     for number, (tasks, pipeline) in enumerate(steps):
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(place / f"log{number}")).run()
-    os.replace(place / "kept" / "kept.jsonl", out)
+    os.replace(place / "kept" / out.name, out)
 
 
 def text_dedup(source: Path, out: Path) -> None:
@@ -144,14 +161,15 @@ SIDES: dict[str, Callable[[Path, Path], None]] = {
 def measure(name: str, python: Path, source: Path) -> tuple[dict[str, float], set[str]]:
     """Run one side; return its CPU and wall seconds and peak memory, and the ids of what it kept."""
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "kept.jsonl"
+        out = Path(scratch) / f"kept{''.join(source.suffixes)}"
         single = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(
             [str(python), __file__, str(source), "--side", name, str(out)],
             env=os.environ | single, check=True, capture_output=True, text=True,
         )  # fmt: skip
         spent = json.loads(done.stdout.splitlines()[-1])
-        return spent, {json.loads(line)["id"] for line in out.open("rb")}
+        with opened(out, "rb") as lines:
+            return spent, {json.loads(line)["id"] for line in lines}
 
 
 def side(name: str, source: Path, out: Path) -> None:
@@ -161,7 +179,8 @@ def side(name: str, source: Path, out: Path) -> None:
     wall = time.perf_counter() - began
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(u.ru_utime + u.ru_stime for u in used)
-    peak = max(u.ru_maxrss for u in used) / 1024
+    peak = int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])  # without what the parent held
+    peak = max(peak, used[1].ru_maxrss) / 1024
     sys.stdout.write("\n" + json.dumps({"cpu": cpu, "wall": wall, "peak": peak}) + "\n")
 
 
@@ -239,22 +258,29 @@ def main() -> None:
     parser.add_argument("--text-dedup", type=Path, metavar="PYTHON")
     parser.add_argument("--slow-rounds", type=int, default=1, help="rounds of datatrove and text-dedup")
     parser.add_argument("--side", nargs=2, metavar=("NAME", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--gz", action="store_true", help=f".gz in and out, level {LEVEL}")
     given = parser.parse_args()
     if given.side:
         return side(given.side[0], given.sample.resolve(), Path(given.side[1]))
 
     pythons = {"ours": Path(sys.executable), "rensa": Path(sys.executable)}
     pythons |= {n: p for n, p in (("datatrove", given.datatrove), ("text-dedup", given.text_dedup)) if p}
+    source = given.sample.resolve()
+    if given.gz:
+        source = Path(tempfile.mkdtemp()) / f"{given.sample.name}.gz"
+        with given.sample.open("rb") as plain, opened(source, "wb") as file:
+            shutil.copyfileobj(plain, file)
     spent: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
     kept: dict[str, set[str]] = {}
     for turn in range(given.rounds):
         for name, python in pythons.items():
             if name in ("ours", "rensa") or turn < given.slow_rounds:
-                seconds, kept[name] = measure(name, python, given.sample.resolve())
+                seconds, kept[name] = measure(name, python, source)
                 spent[name].append(seconds)
     megabytes = given.sample.stat().st_size / 1e6
     say = sys.stdout.write
-    say(f"{megabytes:.1f} MB, {platform.processor() or platform.machine()}, Python {platform.python_version()}\n\n")
+    packed = f" in .gz, level {LEVEL}" if given.gz else ""
+    say(f"{megabytes:.1f} MB{packed}, {platform.machine()}, Python {platform.python_version()}\n\n")
     say("| | n | CPU seconds | wall (median) | MB a CPU second | peak memory, MB | CPU of ours (least to most) |\n")
     say("|---|---|---|---|---|---|---|\n")
     for name, runs in spent.items():
@@ -265,6 +291,8 @@ def main() -> None:
         cells = [name, str(len(runs)), ", ".join(f"{each:.2f}" for each in cpu), f"{wall:.1f}", f"{megabytes / middle:.1f}"]
         cells += [f"{peak:.0f}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"]
         say(f"| {' | '.join(cells)} |\n")
+    if given.gz:
+        shutil.rmtree(source.parent)
     return judge(given.sample, kept)
 
 

@@ -2,22 +2,39 @@
 
 The order is the paper's (2.1): deduplication over all dumps together, filtering, remixing. Decontamination stands
 before remixing, so that what it takes does not change the shares. Each step is a map over shards below `steps/`, which
-`carrier` carries out and a resumed run does not repeat; between the maps stand small steps on columns of numbers.
+`carrier` carries out and a resumed run does not repeat; between the maps stand small steps on columns of numbers. A step's
+folder is named by all that the step depends on, so a corrected recipe does again what the correction touches, and no more.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from alignment import recipe as words
-from alignment.corpus import card, carrier, deal, decontaminate, duplicates, learnt, ledger, remix, sources, spans, strings
+from alignment.corpus import (
+    card,
+    carrier,
+    clusters,
+    deal,
+    decontaminate,
+    duplicates,
+    installed,
+    learnt,
+    ledger,
+    remix,
+    sources,
+    spans,
+    strings,
+)
 from alignment.corpus.carrier import Crew, Folders
 from alignment.corpus.deal import Deal, Order
 from alignment.corpus.duplicates import Duplicates
@@ -32,7 +49,9 @@ from alignment.run import Run
 WORKER_BYTES = 192 << 20  # of a process, beside its largest document
 PER_ROW = 160  # bytes that the steps between the shards hold for each document
 PER_DOCUMENT_BYTE = 32  # that the largest document takes while it is read, signed and judged
-SIGNED = {"shingle", "hashes", "bands"}  # what a signature depends on, beside the seed
+KEY = 12  # hexadecimal digits
+JUDGED = {"dedup", "max_bad_share"}  # what is said of a source, but not asked by who reads it
+SIGNED = ("shingle", "hashes", "bands")  # what a signature depends on, beside the seed
 SAMPLE = 5000  # documents that models of the filters are set against
 
 Numbers = dict[str, float | int | str]
@@ -45,6 +64,10 @@ def build(recipe: words.Corpus, here: Run, hardware: Hardware) -> Numbers:
     twins = _deduplicated(recipe, here, raw, book)
     sifted = _sifted(recipe, here, crew, raw, twins, book)
     numbers = _remixed(recipe, here, crew, sifted, book)
+    _joined(here.path / "aside.jsonl", [folder / "aside.jsonl" for folder in raw])
+    clusters.write(here.path / "clusters.md", raw, twins, recipe.near, recipe.seed)
+    if recipe.against:
+        spans.write(here.path / "decontamination_sample.jsonl", decontaminate.sample([said(f)["overlap"] for f in sifted]))
     if recipe.keep_index:
         duplicates.keep_index(here.path / "index", raw, twins)
     book.write(here.path / "ledger.json")
@@ -63,14 +86,22 @@ def _crew(recipe: words.Corpus, hardware: Hardware) -> Crew:
     return Crew(max(1, min(hardware.threads, recipe.memory_bytes // each - 1)), hardware.cluster)
 
 
-def _carry(here: Run, name: str, work: carrier.Work, shards: int, crew: Crew) -> Folders:
+def _carry(here: Run, name: str, work: carrier.Work, shards: int, crew: Crew, depends: object) -> Folders:
+    """Carry out a step in a folder that is named by what it depends on; earlier steps are named in their folders."""
+    key = hashlib.sha256(repr(depends).replace(str(here.path), "").encode()).hexdigest()[:KEY]
     with here.progress(name, shards) as bar:
-        return carrier.carry(here.path / "steps" / name, work, shards, crew, bar.advance)
+        return carrier.carry(here.path / "steps" / f"{name}-{key}", work, shards, crew, bar.advance)
 
 
-def _once(here: Run, name: str, work: carrier.Work) -> Path:
+def _once(here: Run, name: str, work: carrier.Work, depends: object) -> Path:
     """Do a step on numbers, which is one shard, in this process."""
-    return _carry(here, name, work, 1, Crew(1))[0]
+    return _carry(here, name, work, 1, Crew(1), depends)[0]
+
+
+def _content(here: Run, names: Iterable[str | None]) -> list[Any]:
+    """What cards and runs hold, by their digests; of a run, its fingerprint."""
+    known = {**here.manifest.get("inputs", {}), **{name: opened.digest for name, opened in here.cards.items()}}
+    return [(name, known.get(name)) for name in names if name]
 
 
 # -- read -------------------------------------------------------------------------------------------------------------
@@ -78,7 +109,8 @@ def _once(here: Run, name: str, work: carrier.Work) -> Path:
 
 def _read(recipe: words.Corpus, here: Run, crew: Crew, book: Ledger) -> Folders:
     parts = sources.parts(recipe, here)
-    raw = _carry(here, "read", Intake(tuple(parts), recipe.near, recipe.seed), len(parts), crew)
+    depends = _asked(recipe, here, parts), {name: getattr(recipe.near, name) for name in SIGNED}, recipe.seed
+    raw = _carry(here, "read", Intake(tuple(parts), recipe.near, recipe.seed), len(parts), crew, depends)
     tally, aside = Tally(), Counter[str]()
     for number, source in enumerate(recipe.data):
         rows, files, bad = 0, 0, Counter[str]()
@@ -97,16 +129,26 @@ def _read(recipe: words.Corpus, here: Run, crew: Crew, book: Ledger) -> Folders:
         raise DataError(f"memory_bytes: {recipe.memory_bytes:,}; so many documents need {needed:,}. Raise it.")
     book.step("sources", tally)
     book.facts["aside"] = dict(aside.most_common())
-    _joined(here.path / "aside.jsonl", [folder / "aside.jsonl" for folder in raw])
     if aside:
         here.say(f"{aside.total():,} rows put aside into aside.jsonl ({', '.join(f'{k}: {n}' for k, n in aside.items())})")
     return raw
 
 
+def _asked(recipe: words.Corpus, here: Run, parts: Iterable[sources.Part]) -> list[Any]:
+    """All that decides what `read` finds in the sources."""
+    asked: list[Any] = _content(here, [source.card or source.run for source in recipe.data])
+    asked += [installed.digest() for source in recipe.data if source.installed]
+    for part in parts:
+        names = [file.name for file in part.files]
+        asked.append((part.source.model_dump(exclude=JUDGED), names, part.domain, part.language, part.most))
+    return asked
+
+
 def _deduplicated(recipe: words.Corpus, here: Run, raw: Folders, book: Ledger) -> Path:
     sought = tuple(part.source.dedup for part in sources.parts(recipe, here))
     indexes = tuple(_index(recipe, here, name) for name in recipe.index)
-    twins = _once(here, "duplicates", Duplicates(raw, sought, recipe.near, indexes))
+    work = Duplicates(raw, sought, recipe.near, indexes)
+    twins = _once(here, "duplicates", work, (work, _content(here, recipe.index)))
     found = said(twins)
     book.facts["removed_as_dumps_are_joined"] = ledger.joined(found["documents"], found["removed"])
     counts = {name: found[name] for name in ("candidates", "verified")}
@@ -120,7 +162,7 @@ def _index(recipe: words.Corpus, here: Run, name: str) -> Path:
     if not (found.path / "index").is_dir():
         raise DataError(f"index: run {name} kept none. Run it with `keep_index: true`, or leave it out.")
     theirs = {**found.manifest["recipe"]["near"], "seed": found.manifest["recipe"]["seed"]}
-    for field, ours in {**recipe.near.model_dump(include=SIGNED), "seed": recipe.seed}.items():
+    for field, ours in {**recipe.near.model_dump(include=set(SIGNED)), "seed": recipe.seed}.items():
         if theirs[field] != ours:
             raise DataError(f"index: run {name} has {field} {theirs[field]}, here it is {ours}. Only alike can be compared.")
     return found.path / "index"
@@ -130,12 +172,13 @@ def _index(recipe: words.Corpus, here: Run, name: str) -> Path:
 
 
 def _sifted(recipe: words.Corpus, here: Run, crew: Crew, raw: Folders, twins: Path, book: Ledger) -> Folders:
-    models = _once(here, "learn", lambda _, out: _learn(recipe, here, raw, out))
+    depends = raw, recipe.filters, recipe.seed, _content(here, [*here.manifest.get("inputs", {}), *here.cards])
+    models = _once(here, "learn", lambda _, out: _learn(recipe, here, raw, out), depends)
     book.facts |= said(models)
     against = here.inputs[recipe.against].path / "heldout" if recipe.against else None
     repeated = _repeated(recipe, here, raw, twins, book)
     work = Sift(raw, twins, repeated, recipe.filters, models, against, recipe.seed, _turns(recipe))
-    sifted = _carry(here, "sift", work, len(raw), crew)
+    sifted = _carry(here, "sift", work, len(raw), crew, (work, _content(here, [recipe.against])))
     tallies = {step: Tally() for step in STEPS}
     for folder in sifted:
         for step, plain in said(folder)["tallies"].items():
@@ -148,7 +191,6 @@ def _sifted(recipe: words.Corpus, here: Run, crew: Crew, raw: Folders, twins: Pa
     if against:
         found = [said(folder)["overlap"] for folder in sifted]
         book.facts["decontamination"] = decontaminate.report(decontaminate.heldout(against), found)
-        spans.write(here.path / "decontamination_sample.jsonl", decontaminate.sample(found))
     return sifted
 
 
@@ -161,7 +203,7 @@ def _repeated(recipe: words.Corpus, here: Run, raw: Folders, twins: Path, book: 
         found = strings.repeated(lambda: unique(raw, twins), asked, out)
         (out / "said.json").write_text(json.dumps(found), encoding="utf-8")
 
-    folder = _once(here, "strings", find)
+    folder = _once(here, "strings", find, (raw, twins, asked))
     book.facts["strings"] = said(folder)
     return asked, folder
 
@@ -193,7 +235,8 @@ def _remixed(recipe: words.Corpus, here: Run, crew: Crew, sifted: Folders, book:
     if plan.bound_by:
         total = sum(plan.take.values())
         here.say(f"{total:,} of {recipe.bytes:,} bytes: {plan.bound_by} is read max_epochs = {recipe.max_epochs} times")
-    order = _once(here, "order", Order(sifted, plan, _turns(recipe), recipe.held_out, bool(recipe.languages)))
+    work = Order(sifted, plan, _turns(recipe), recipe.held_out, bool(recipe.languages))
+    order = _once(here, "order", work, work)
     found = said(order)
     numbers: Numbers = found["numbers"]
     book.step("remix", Tally.read(found["tally"]))
@@ -202,7 +245,7 @@ def _remixed(recipe: words.Corpus, here: Run, crew: Crew, sifted: Folders, book:
         count = book.steps[-1]["out"]["documents"]
         raise DataError(f"held_out: {recipe.held_out} of {count} documents leaves one side empty. Change it.")
     cuts = np.load(order / "cuts.npy")
-    parts = _carry(here, "deal", Deal(sifted, order), len(cuts) - 1, crew)
+    parts = _carry(here, "deal", Deal(sifted, order), len(cuts) - 1, crew, Deal(sifted, order))
     for name, some in (("documents", cuts[:-1] < numbers["documents"]), ("heldout", cuts[:-1] >= numbers["documents"])):
         _joined(here.path / f"{name}.jsonl", [parts[part] / "documents.jsonl" for part in np.flatnonzero(some)])
     return numbers

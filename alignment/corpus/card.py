@@ -135,7 +135,8 @@ def _table1(curve: Sequence[Mapping[str, Any]]) -> list[str]:
         "months of Common Crawl, and it does not state similarity, shingles or hashes: the shapes compare, not the values."
     )
     head = ("dumps", "joined", "documents", "removed", "paper, Table 1")
-    return [*_section("Removed as the dumps are joined", head, rows), note, "![curve](table1.svg)"]
+    read = "[Clusters of near duplicates](clusters.md): some to read, who stays, who went, and where they differ."
+    return [*_section("Removed as the dumps are joined", head, rows), note, "![curve](table1.svg)", read]
 
 
 def _paper(dumps: int) -> str:

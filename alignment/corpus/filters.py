@@ -37,7 +37,10 @@ def rules(words: Filters, models: Path | None = None) -> list[Rule]:
     found: list[Rule] = []
     for name, value in words:
         if name[4:] in measures.MEASURES and value is not None:
-            found.append(limit(name, value, measures.MEASURES[name[4:]]))
+            measure = measures.MEASURES[name[4:]]
+            if name == "min_sentences":
+                measure = partial(measures.sentences, enough=value)
+            found.append(limit(name, value, measure))
     for length, share in sorted(words.max_top_grams.items()):
         found.append(limit(f"max_top_grams.{length}", share, partial(measures.top_run, words=length)))
     for length, share in sorted(words.max_duplicate_grams.items()):

@@ -41,27 +41,14 @@ class Sketch:
 
 def sketch(texts: Sequence[str], code: Sequence[bool], *, shingle: int, hashes: int, bands: int, seed: int) -> Sketch:
     """Sketch each text on its own: the rest of the batch makes no difference. `code`: marks are tokens."""
-    grams: list[Hashes] = [np.zeros(0, np.uint64)] * len(texts)
-    digests = [b""] * len(texts)
-    rows = np.zeros((len(texts), hashes), np.uint32)
-    for places in _batches(texts, code):
-        found = tokens.scan([texts[place] for place in places], marks=code[places[0]])
-        parts = shingles(found, shingle)
-        rows[places] = _rows(parts, hashes, seed)
-        for place, part, digest in zip(places, parts, found.digests, strict=True):
-            grams[place], digests[place] = part, digest
-    counts = np.fromiter(map(len, grams), np.int64, len(grams))
-    flat = np.concatenate([np.zeros(0, np.uint64), *grams])
-    return Sketch(np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2), keys(rows, bands), counts, flat)
+    digests, counts, flat = _cut(texts, code, shingle)
+    return Sketch(digests, keys(_rows(flat, counts, hashes, seed), bands), counts, flat)
 
 
 def signatures(texts: Sequence[str], code: Sequence[bool], *, shingle: int, hashes: int, seed: int) -> NDArray[np.uint32]:
     """Sign each text: texts x hashes."""
-    rows = np.zeros((len(texts), hashes), np.uint32)
-    for places in _batches(texts, code):
-        found = tokens.scan([texts[place] for place in places], marks=code[places[0]])
-        rows[places] = _rows(shingles(found, shingle), hashes, seed)
-    return rows
+    _, counts, flat = _cut(texts, code, shingle)
+    return _rows(flat, counts, hashes, seed)
 
 
 def keys(rows: NDArray[np.uint32], bands: int) -> Hashes:
@@ -85,15 +72,34 @@ def shingles(found: tokens.Tokens, length: int) -> list[Hashes]:
 
 
 def _windows(values: Hashes, length: int) -> Hashes:
-    """One number for each window: a polynomial of its values, made of those of its halves."""
-    if length < 2:
-        return values
-    half = length // 2
-    first, second = _windows(values, length - half), _windows(values, half)
-    second = second[length - half :]
-    joined: Hashes = first[: len(second)] * np.uint64(pow(MULTIPLIER, half, 2**64))
-    joined += second
-    return joined
+    """One number for each window: a polynomial of its values, by doubling the windows and adding single values."""
+    found, size = values, 1
+    for bit in f"{length:b}"[1:]:
+        found = _joined(found[:-size], size, found[size:])
+        size *= 2
+        if bit == "1":
+            found = _joined(found[:-1], 1, values[size:])
+            size += 1
+    return found
+
+
+def _joined(first: Hashes, size: int, second: Hashes) -> Hashes:
+    """Windows followed by others of this size."""
+    whole: Hashes = first * np.uint64(pow(MULTIPLIER, size, 2**64))
+    whole += second
+    return whole
+
+
+def _cut(texts: Sequence[str], code: Sequence[bool], shingle: int) -> tuple[Hashes, NDArray[np.int64], Hashes]:
+    """Digests, how many shingles each text has, and all shingles in the order of the texts."""
+    digests, grams = [b""] * len(texts), [np.zeros(0, np.uint64)] * len(texts)
+    for places in _batches(texts, code):
+        found = tokens.scan([texts[place] for place in places], marks=code[places[0]])
+        for place, digest, part in zip(places, found.digests, shingles(found, shingle), strict=True):
+            digests[place], grams[place] = digest, part
+    counts = np.fromiter(map(len, grams), np.int64, len(grams))
+    flat = np.concatenate([np.zeros(0, np.uint64), *grams])
+    return np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2), counts, flat
 
 
 def _batches(texts: Sequence[str], code: Sequence[bool]) -> Iterator[list[int]]:
@@ -111,10 +117,10 @@ def _batches(texts: Sequence[str], code: Sequence[bool]) -> Iterator[list[int]]:
             yield held
 
 
-def _rows(grams: Sequence[Hashes], hashes: int, seed: int) -> NDArray[np.uint32]:
-    offsets = np.cumsum([0, *map(len, grams)], dtype=np.uint64)
-    signed = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(grams), offsets, hashes, seed).to_rows()
-    return np.fromiter(chain.from_iterable(signed), np.uint32, len(grams) * hashes).reshape(len(grams), hashes)
+def _rows(flat: Hashes, counts: NDArray[np.int64], hashes: int, seed: int) -> NDArray[np.uint32]:
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+    signed = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, hashes, seed).to_rows()
+    return np.fromiter(chain.from_iterable(signed), np.uint32, len(counts) * hashes).reshape(len(counts), hashes)
 
 
 # -- on disk ----------------------------------------------------------------------------------------------------------

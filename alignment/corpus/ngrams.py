@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 Hashes = NDArray[np.uint64]
 
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 LETTERS = rf"[^\W{CJK}]+"  # and digits
 SIGN, MARK = "[-+*/×÷=<>%^]", r"[^\w\s]"
 WORDS = re.compile(f"[{CJK}]|{LETTERS}|{SIGN}")
@@ -70,12 +70,13 @@ class Windows:
 
 def mixed(values: Hashes) -> Hashes:
     """Spread the bits (the finaliser of splitmix64): low bits of a polynomial hash alone are weak."""
-    values = values ^ (values >> np.uint64(30))
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
+    found = values >> np.uint64(30)
+    found ^= values
+    found *= np.uint64(0xBF58476D1CE4E5B9)
+    found ^= found >> np.uint64(27)
+    found *= np.uint64(0x94D049BB133111EB)
+    found ^= found >> np.uint64(31)
+    return found
 
 
 _tables: dict[int, Hashes] = {}

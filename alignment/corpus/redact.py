@@ -26,7 +26,8 @@ POLICY = (
     *("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),  # C4's
     *("隐私政策", "使用条款", "服务条款", "版权所有", "未经授权不得转载"),
 )
-CHINESE = re.compile(f"[{CJK}]")
+FINISHED = {*ENDS, *QUOTES}  # single characters
+LONG_CHINESE = re.compile(f"(?:[^{CJK}]*[{CJK}]){{{SHORT * CHARACTERS_PER_WORD}}}")
 
 DIGITS = re.compile(r"\d[\d\-. ()]{5,}\d|\d[A-Z]{4}\d{6}")  # without one there is no number to mask
 EMAIL = re.compile(r"(?<![\w.%+-])([A-Za-z0-9][\w.%+-]{0,63})@((?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![\w-])")
@@ -63,24 +64,26 @@ def editor(words: Filters) -> Edit:
 
 def cut_lines(text: str, cut: set[str], counts: Counter[str]) -> str:
     """Cut the lines that one of the named rules takes (C4), and join what stays."""
+    whole = text.lower()
+    script = "javascript" in cut and "javascript" in whole
+    phrases = [phrase for phrase in POLICY if "policy" in cut and phrase in whole]
     kept = []
     for line in map(str.strip, text.splitlines()):
-        lower = line.lower()
-        if "unfinished" in cut and (not line.endswith((*ENDS, *QUOTES)) or line.endswith(ELLIPSES)):
+        if "unfinished" in cut and (line[-1:] not in FINISHED or line.endswith(ELLIPSES)):
             counts["cut line: unfinished"] += 1
-        elif "short" in cut and _words(line) < SHORT:
+        elif "short" in cut and _short(line):
             counts["cut line: short"] += 1
-        elif "javascript" in cut and "javascript" in lower:
+        elif script and "javascript" in line.lower():
             counts["cut line: javascript"] += 1
-        elif "policy" in cut and any(phrase in lower for phrase in POLICY):
+        elif phrases and any(phrase in line.lower() for phrase in phrases):
             counts["cut line: policy"] += 1
         else:
             kept.append(line)
     return "\n".join(kept).strip()
 
 
-def _words(line: str) -> int:
-    return max(len(line.split()), len(CHINESE.findall(line)) // CHARACTERS_PER_WORD)
+def _short(line: str) -> bool:
+    return len(line.split(maxsplit=SHORT)) < SHORT and not LONG_CHINESE.match(line)
 
 
 def _emails(text: str, counts: Counter[str]) -> str:

@@ -24,7 +24,7 @@ from alignment.corpus.ngrams import Hashes
 # token whatever the other two are; CASED: a capital.
 WORD, BEGIN, END, SPACE, CASED, WIDE, LOOK = 1, 2, 4, 8, 16, 32, 64
 WIDTHS = ((2, 0xC0, 0xE0), (3, 0xE0, 0xF0), (4, 0xF0, 0x100))  # bytes of a character, by its first byte
-CODE_POINTS, PLANE = 0x110000, 0x10000  # white space, signs and the characters of ngrams.CJK lie in the first plane
+CODE_POINTS, PLANE = 0x40000, 0x10000  # letters lie in four planes, white space, signs and ngrams.CJK in the first
 ASCII = 0x80
 LONG = 48  # bytes; a longer token is hashed on its own
 STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -50,17 +50,23 @@ def scan(texts: Sequence[str], *, marks: bool = False) -> Tokens:
     if not lowered:
         parts = [text.lower().encode("utf-8", "surrogatepass") for text in texts]
         low, kinds, _ = _joined(parts, marks)
-    words, begins, ends = kinds & WORD, kinds >> 1 & 1, kinds >> 2 & 1
-    wide = kinds >> 5 & 1
-    begins |= wide
-    ends[2:] |= wide[:-2]
-    begins[0] |= words[0]
-    begins[1:] |= words[1:] & ~words[:-1]
-    ends[:-1] |= words[:-1] & ~words[1:]
-    starts = np.flatnonzero(begins.view(np.bool_))
-    lengths = np.flatnonzero(ends.view(np.bool_)) + 1 - starts
+    starts, lengths = _cut(kinds)
     borders = np.cumsum([0, *(len(part) + 1 for part in parts)])
     return Tokens(_hashed(low, starts, lengths), np.searchsorted(starts, borders), _digests(low, kinds, borders))
+
+
+def _cut(kinds: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the tokens begin, and their bytes."""
+    words = kinds & WORD
+    turns = words.copy()  # a word begins here, or ended before
+    turns[1:] ^= words[:-1]
+    begins = turns & words
+    turns ^= begins
+    begins |= kinds & BEGIN
+    turns[1:] |= kinds[:-1] & END
+    turns[3:] |= kinds[:-3] & WIDE
+    starts = np.flatnonzero(begins.view(np.bool_))
+    return starts, np.flatnonzero(turns.view(np.bool_)) - starts
 
 
 def _joined(parts: Sequence[bytes], marks: bool) -> tuple[Bytes, Bytes, bool]:
@@ -79,7 +85,7 @@ def _joined(parts: Sequence[bytes], marks: bool) -> tuple[Bytes, Bytes, bool]:
         for place in range(1, width):
             points <<= np.uint32(6)
             points |= codes[here + place] & 0x3F
-        found = _classes(marks).take(points)
+        found = _classes(marks).take(points, mode="clip")
         kinds[here] = found & (WORD | BEGIN | SPACE)
         for place in range(1, width - 1):
             kinds[here + place] = found & (WORD | SPACE)
@@ -103,7 +109,9 @@ def _lower(codes: Bytes, here: NDArray[np.int64], small: NDArray[np.uint32], wid
 def _hashed(low: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
     """Hash the tokens that begin at `starts`: eight bytes at a time."""
     eights = np.ndarray(len(low) - 7, "<u8", low, strides=(1,))
-    hashes: Hashes = ngrams.mixed(eights[starts] & KEEP.take(lengths, mode="clip"))
+    hashes = eights[starts]
+    hashes &= KEEP.take(lengths, mode="clip")
+    hashes = ngrams.mixed(hashes)
     more = np.flatnonzero(lengths > 8)
     for place in range(8, LONG, 8):
         rest = KEEP.take(lengths[more] - place, mode="clip")
@@ -137,26 +145,26 @@ def _first_bytes(marks: bool) -> bytes:
     found[0xC0:] = LOOK
     for byte in range(0xE0, 0xF0):
         if (classes[byte % 16 << 12 :][: 1 << 12] == BEGIN | END).all():
-            found[byte] = WIDE
+            found[byte] = WIDE | BEGIN
     return found.tobytes()
 
 
 @lru_cache
 def _classes(marks: bool) -> Bytes:
     """What each code point is, by the patterns of `ngrams`. As a mark counts all that is nothing else."""
+    if marks:
+        found = _classes(False).copy()
+        found[found & ~np.uint8(CASED) == 0] |= BEGIN | END
+        return found
     every = np.arange(CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     found = np.zeros(CODE_POINTS, np.uint8)
     for pattern, kind, end in (
         (ngrams.LETTERS, WORD, CODE_POINTS),
-        (f"[{ngrams.CJK}]+", BEGIN | END, PLANE),
+        (f"[{ngrams.CJK}]+|{ngrams.SIGN}", BEGIN | END, PLANE),
         (r"\s+", SPACE, PLANE),
     ):
         for run in re.finditer(pattern, every[:end]):
             found[run.start() : run.end()] |= kind
-    if marks:
-        found[found == 0] = BEGIN | END
-    for sign in re.finditer(ngrams.SIGN, every[:PLANE]):
-        found[sign.start()] |= BEGIN | END
     found[_small() != np.arange(CODE_POINTS)] |= CASED
     return found
 

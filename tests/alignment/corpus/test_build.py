@@ -1,9 +1,11 @@
 import gzip
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from alignment import run
 from alignment.corpus import build, documents
 from alignment.corpus.documents import Document
 from alignment.data_card import Card, Opened
@@ -167,12 +169,45 @@ def test_what_is_finished_is_not_done_again(here, monkeypatch):
     assert {path: path.read_bytes() for path in here.path.rglob("*.jsonl")} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"filters": {"min_characters": 60}}, ["learn", "sift", "order", "deal"]),
+        ({"near": {"threshold": 0.8}}, ["duplicates", "sift", "order", "deal"]),
+        ({"bytes": 20_000}, ["order", "deal"]),
+        ({"data": [{"run": "made", "dedup": False}, {"card": "web", "max_bad_share": 0.5}], "memory_bytes": 2 << 30}, []),
+    ],
+)
+def test_a_corrected_recipe_does_again_what_the_correction_touches(here, tmp_path, monkeypatch, change, again):
+    build.build(recipe(), here, machine())
+    monkeypatch.setattr(build.carrier, "finish", counted := Counted(build.carrier.finish))
+    numbers = build.build(recipe(**change), here, machine())
+    assert sorted({*counted.calls}) == sorted({*again})
+    fresh = opened(tmp_path, "fresh")
+    assert build.build(recipe(**change), fresh, machine()) == numbers
+    for name in ("documents.jsonl", "heldout.jsonl", "aside.jsonl", "clusters.md"):
+        assert (here.path / name).read_bytes() == (fresh.path / name).read_bytes()
+
+
+def test_other_content_under_the_same_names_is_read_anew(here, tmp_path):
+    first = build.build(recipe(), here, machine())
+    write(tmp_path / "web/dump0.jsonl", [{"id": "other", "text": page(90)}])
+    here.cards["web"] = replace(here.cards["web"], digest="another")
+    assert build.build(recipe(), here, machine())["raw_documents"] != first["raw_documents"]
+
+
+def test_a_run_that_stopped_gives_way_to_a_corrected_recipe(here):
+    with pytest.raises(DataError, match="filtered out"):
+        build.build(recipe(filters={"min_characters": 100_000}), here, machine())
+    assert {path.name for path in here.path.iterdir()} <= run.OURS
+
+
 class Counted:
     def __init__(self, call):
         self.call, self.calls = call, []
 
     def __call__(self, step, work, shard):
-        self.calls.append(step.name)
+        self.calls.append(step.name.partition("-")[0])
         self.call(step, work, shard)
 
 
