@@ -141,6 +141,7 @@ def test_a_merge_that_computes_something_else_is_refused(folder: Path, monkeypat
 # -- four bits --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_4_bit_base_is_nf4_with_its_scales_quantised_and_the_rest_as_it_was(folder: Path) -> None:
     whole, held = build.load(folder, CPU), build.load(folder, CPU, base="nf4")
     layers = quantised.layers(held)
@@ -153,6 +154,7 @@ def test_a_4_bit_base_is_nf4_with_its_scales_quantised_and_the_rest_as_it_was(fo
     assert 0 < (logits(held) - logits(whole)).abs().max() < 0.5 * logits(whole).abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_gradients_and_merge_are_the_same_after_an_eval_pass(folder: Path, kind: str) -> None:
     made = learnt(folder, kind=kind, base="nf4", targets="all-linear")
@@ -166,6 +168,7 @@ def test_gradients_and_merge_are_the_same_after_an_eval_pass(folder: Path, kind:
     torch.testing.assert_close(logits(merged), logits(whole), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("avx512_bf16" not in _cpu_flags(), reason="bitsandbytes repacks on CPUs with AVX512-BF16 only")
 def test_without_the_guard_an_eval_pass_spoils_the_gradients(folder: Path) -> None:
     """If this fails, bitsandbytes has mended it, and the guard can go."""
@@ -177,6 +180,7 @@ def test_without_the_guard_an_eval_pass_spoils_the_gradients(folder: Path) -> No
     assert torch.cosine_similarity(gradient(made), before, dim=0) < 0.999
 
 
+@pytest.mark.slow
 def test_small_updates_of_an_adapter_on_a_4_bit_base_are_not_lost(folder: Path) -> None:
     """TRL rounds such adapters to bfloat16."""
     made = learnt(folder, base="nf4")
