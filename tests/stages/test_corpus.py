@@ -82,8 +82,8 @@ def test_a_stage_that_is_killed_at_any_moment_ends_with_the_same_bytes(tmp_path:
 
 
 def test_memory_is_kept_however_much_text_there_is(tmp_path: Path) -> None:
-    sizes = [write(tmp_path / f"data-{shards}", shards, 1200) for shards in (2, 16)]
-    few, many = (run(tmp_path / f"data-{shards}", tmp_path / f"out-{shards}", 1) for shards in (2, 16))
+    sizes = [write(tmp_path / f"data-{shards}", shards, 1200) for shards in (2, 32)]
+    few, many = (run(tmp_path / f"data-{shards}", tmp_path / f"out-{shards}", 1) for shards in (2, 32))
     assert few["put_aside"] == many["put_aside"] == 0
     assert many["own_bytes"] < MEMORY[1]
     assert many["own_bytes"] - few["own_bytes"] < 0.2 * (sizes[1] - sizes[0])

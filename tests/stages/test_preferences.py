@@ -91,6 +91,6 @@ def test_problems_without_a_held_out_part_are_refused_before_sampling(world: Pat
 
 
 def test_no_pair_is_an_error_that_says_why(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no problem got both.*all wrong"):
+    with pytest.raises(DataError, match=r"no question got both.*all wrong"):
         preferences.collect(words(), opened(world, tmp_path), CPU)
     assert len(list(mixture.load(tmp_path / "samples.jsonl"))) == 36
