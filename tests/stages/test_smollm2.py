@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import writable_hub
-
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".cache" / "wheels"
 
@@ -101,35 +99,6 @@ def test_preferences_start_at_the_logarithm_of_two(runs: Path) -> None:
     assert found[0] == pytest.approx(math.log(2), abs=0.02)
     assert found[-1] != found[0]
     assert json.loads((runs / "dpo" / "run.json").read_text(encoding="utf-8"))["finished"]
-
-
-def test_an_adapter_on_4_bits_is_merged_and_comes_back_from_a_hub(
-    smollm2: Path, runs: Path, data_root: Path, tmp_path: Path
-) -> None:
-    """QLoRA, merged into the whole base, pushed to a hub on this machine, loaded by the library from there."""
-    steps = [f"start={{folder: {smollm2}}}", "optim.batch_size=4", "optim.warmup=0", "max_length=256"]
-    _train("sft-qlora", ["--data-root", data_root, "--runs", runs.parent], steps)
-    assert all(0 < loss < 5 for loss in losses(runs / "sft-qlora"))  # each of other rows, so they do not fall one by one
-    weights = "model.safetensors"
-    assert (runs / "sft-qlora" / "model" / weights).read_bytes() != (smollm2 / weights).read_bytes()
-    said = (runs / "sft-qlora" / "log.txt").read_text(encoding="utf-8")
-    assert "210 modules (down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj); 210 layers in 4 bits" in said
-    code = (
-        "import sys, torch; from transformers import AutoModelForCausalLM as M; "
-        "here, there = (M.from_pretrained(at, dtype=torch.float32).state_dict() for at in sys.argv[1:]); "
-        "assert here.keys() == there.keys() and all(torch.equal(here[n], there[n]) for n in here); print(len(here))"
-    )
-    with writable_hub.serve() as hub:
-        where = {"HF_ENDPOINT": hub.address, "HF_TOKEN": writable_hub.TOKEN, "HF_HUB_OFFLINE": "0"}
-        where |= {"HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
-        call("alignment", "push", runs / "sft-qlora", "--to", "some/body", "--licence", "apache-2.0", more=where)
-        assert hub.commits == 1
-        words = [sys.executable, "-c", code, runs / "sft-qlora" / "model", "some/body"]
-        done = subprocess.run(
-            [*map(str, words)], env={**os.environ, **where}, capture_output=True, text=True, timeout=900, check=False
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) > 200
 
 
 def test_real_benchmark_items_are_scored(runs: Path, data_root: Path, tmp_path: Path) -> None:
