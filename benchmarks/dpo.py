@@ -29,13 +29,13 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from rich.console import Console
-from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
+from trl_clock import PLAIN, Seen, Ticks, opened
 
 from alignment import data_card, hardware, recipe
 from alignment.models import build
 from alignment.posttrain import dpo, pairs, trainer
-from alignment.run import Run, versions
+from alignment.run import versions
 
 CARD, PAIRS, BETA = "dpo-en-demo", 4, 0.1
 
@@ -47,9 +47,6 @@ class Asked(NamedTuple):
     data_root: Path
     updates: int
     length: int
-
-
-Seen = dict[str, list[float]]  # clock: CPU seconds at the end of each update; loss; reference: CPU seconds of its pass
 
 
 def words(asked: Asked, rows: int) -> Any:
@@ -84,12 +81,7 @@ def ordered(asked: Asked) -> tuple[list[pairs.Pair], int]:
 
 def ours(asked: Asked) -> Seen:
     """`alignment.posttrain.dpo`, as a recipe runs it."""
-    seen: Seen = {"clock": [], "loss": [], "reference": [0.0]}
-
-    class Timed(Run):
-        def log(self, **row: Any) -> None:
-            seen["clock"].append(time.process_time())
-            seen["loss"].append(row["loss"])
+    seen: Seen = {"clock": [], "loss": [], "reference": [0.0]}  # the last: CPU seconds of its pass
 
     _, rows = ordered(asked)
     _time_reference(seen)
@@ -97,20 +89,8 @@ def ours(asked: Asked) -> Seen:
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
         run.mkdir()
-        dpo.train(words(asked, rows), Timed(run, {}, {CARD: card}, True, False, {}), hardware.prepare("cpu-1"))
+        dpo.train(words(asked, rows), opened(run, {CARD: card}, seen), hardware.prepare("cpu-1"))
     return seen
-
-
-class Ticks(TrainerCallback):  # type: ignore[misc]
-    """Notes time and loss of every update."""
-
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
-
-    def on_log(self, args: object, state: object, control: object, logs: dict[str, float], **_: object) -> None:  # noqa: ARG002
-        if "loss" in logs:
-            self.seen["clock"].append(time.process_time())
-            self.seen["loss"].append(logs["loss"])
 
 
 def theirs(asked: Asked, **settings: Any) -> Seen:
@@ -123,16 +103,9 @@ def theirs(asked: Asked, **settings: Any) -> Seen:
     with tempfile.TemporaryDirectory() as place:
         arguments = DPOConfig(
             output_dir=place,
-            use_cpu=True,
             learning_rate=1e-6,
-            lr_scheduler_type="constant",
             beta=BETA,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            num_train_epochs=1,
+            **PLAIN,
             **{"per_device_train_batch_size": PAIRS, **settings},
         )
         turns = [

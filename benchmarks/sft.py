@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -29,16 +28,15 @@ import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
-from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
+from trl_clock import PLAIN, Seen, Ticks, opened
 
 from alignment import data_card, hardware, recipe
 from alignment.models import build
 from alignment.posttrain import mixture, sft, trainer
-from alignment.run import Run, versions
+from alignment.run import versions
 
 CARD, SEQUENCES, LENGTH = "alpaca-en-demo", 8, 1024
-Seen = dict[str, list[float]]  # of every update: CPU seconds at its end, tokens, supervised tokens, loss
 
 
 def words(model: Path, rows: int) -> Any:
@@ -66,29 +64,12 @@ def ours(model: Path, data_root: Path, updates: int) -> Seen:
     """`alignment.posttrain.sft`, as a recipe runs it."""
     seen: Seen = {"clock": [], "tokens": [], "learnt": [], "loss": []}
 
-    class Timed(Run):
-        def log(self, **row: Any) -> None:
-            seen["clock"].append(time.process_time())
-            seen["loss"].append(row["loss"])
-
     rows = SEQUENCES * updates
     _count(seen, ordered(model, data_root, rows))
     card = data_card.open_card(CARD, data_root, training=True)
     with tempfile.TemporaryDirectory() as place:
-        sft.train(words(model, rows), Timed(Path(place), {}, {CARD: card}, True, False, {}), hardware.prepare("cpu-1"))
+        sft.train(words(model, rows), opened(Path(place), {CARD: card}, seen), hardware.prepare("cpu-1"))
     return seen
-
-
-class Ticks(TrainerCallback):  # type: ignore[misc]
-    """Notes time and loss of every update."""
-
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
-
-    def on_log(self, args: object, state: object, control: object, logs: dict[str, float], **_: object) -> None:  # noqa: ARG002
-        if "loss" in logs:
-            self.seen["clock"].append(time.process_time())
-            self.seen["loss"].append(logs["loss"])
 
 
 def theirs(model: Path, data_root: Path, updates: int, **settings: Any) -> Seen:
@@ -103,15 +84,8 @@ def theirs(model: Path, data_root: Path, updates: int, **settings: Any) -> Seen:
     with tempfile.TemporaryDirectory() as place:
         arguments = SFTConfig(
             output_dir=place,
-            use_cpu=True,
             learning_rate=2e-5,
-            lr_scheduler_type="constant",
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            num_train_epochs=1,
+            **PLAIN,
             **settings,
         )
         learner = SFTTrainer(str(model), arguments, train_dataset=Dataset.from_list(rows), callbacks=[Ticks(seen)])
