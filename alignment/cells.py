@@ -159,12 +159,17 @@ def grid(words: recipe.Experiment, of: Planned) -> dict[str, tuple[Cell, dict[st
     for name, runs in read.items():
         if name not in words.seeded and runs & set(words.seeded):
             raise RecipeError(f"seeded: {name} reads {min(runs & set(words.seeded))}, so it is made anew as well. Add it.")
+    if words.against_start:
+        _starts(words, of)
+    taken = {f"{one}-seed{seed}" for one in words.seeded for seed in words.seeds}
     cells: dict[str, tuple[Cell, dict[str, Any]]] = {}
     for seed, *values in itertools.product(words.seeds, *words.over.values()):  # all of a seed before the next
         cell = Cell(dict(zip(words.over, values, strict=True)), seed)
         name = "-".join([*(_slug(value) for value in values), f"seed{seed}"])
         if name in cells:
             raise RecipeError(f"over: two cells are called {name}. Give every value once.")
+        if name in taken:
+            raise RecipeError(f"over: a cell would be called {name}, as a run of `seeded` is. Vary a second field.")
         changed = _renamed(_edited(raw, {**cell.values, "seed": seed}, str(of.file)), words.seeded, seed)
         recipe.validate(changed, f"{of.file}, cell {name}")
         cells[name] = (cell, changed)

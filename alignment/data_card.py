@@ -82,6 +82,11 @@ class Card(schema.Words):
     def _whole(self) -> Card:
         if unknown := sorted(set(self.rename) - set(self.columns)):
             raise ValueError(f"rename: {', '.join(unknown)} is not among columns")
+        names = [self.rename.get(column, column) for column in self.columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rename: two columns would be called {twice[0]}")
+        if self.reader == DOCUMENTS and (self.rename or self.fill):
+            raise ValueError("rename and fill are for records; the reader `documents` does not read them")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision go together: a commit hash or `unpinned`, or none for both")
         for name, split in self.splits.items():
@@ -143,9 +148,16 @@ class Opened:
                 missing = [name for name in self.card.columns if name not in record]
                 if missing:
                     raise DataError(f"{where}: no column {missing[0]!r}, which card {self.card.name} promises.")
-                for column, name in self.card.rename.items():
-                    record[name] = record.pop(column)
+                if self.card.rename:
+                    record = self._renamed(record, where)
                 yield where, _filled(record, self.card.fill) if self.card.fill else record
+
+    def _renamed(self, record: dict[str, Any], where: str) -> dict[str, Any]:
+        names = self.card.rename
+        for name in names.values():
+            if name in record and name not in names:
+                raise DataError(f"{where}: has a column {name!r} already. Rename that one too in card {self.card.name}.")
+        return {names.get(column, column): value for column, value in record.items()}
 
     def _expect(self, known: Sequence[str] | Mapping[str, Any], what: str) -> None:
         if self.card.reader not in known:

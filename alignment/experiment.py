@@ -96,12 +96,12 @@ def check(item: Planned) -> None:
     """Refuse a recipe that does not fit its profiles, or names a card or a preset that there is not."""
     for name in item.recipe.fits:
         hardware.check_fit(item.recipe, name, item.file)
-    if item.recipe.cards():
+    if (named := item.recipe.cards()) | (held_out := set(_held_out_names(item.recipe))):
         from alignment import data_card
 
-        for name in sorted(item.recipe.cards()):
+        for name in sorted(named):
             data_card.check(name, training=True)
-        for name in item.recipe.held_out if isinstance(item.recipe, recipe.Mixture) else ():
+        for name in sorted(held_out):
             data_card.check(name, training=False)
     if isinstance(item.recipe, recipe.Experiment):
         from alignment import cells
@@ -163,8 +163,8 @@ def _vocabulary(item: Planned) -> int:
 def _execute(stage: Stage, item: Planned, machine: hardware.Hardware, data_root: Path | None, resume: bool) -> run.Finished:
     inputs = {name: run.read(item.path.parent / name) for name in sorted(item.recipe.runs())}
     cards = _cards(item.recipe, data_root)
-    words, start = _start(item.recipe.model_dump(mode="json"))
-    start |= _of(item.recipe)
+    words, start = _starts(item.recipe)
+    start |= _of(item.recipe) | _held_out(item.recipe, data_root)
     planned = manifest.compose(
         words=words,
         inputs={name: found.fingerprint for name, found in inputs.items()} | start,
@@ -201,12 +201,12 @@ def _say(machine: hardware.Hardware, text: str) -> None:
 
 
 def _pinned(item: Planned) -> None:
-    start = getattr(item.recipe, "start", None)
-    if start and start.revision == recipe.UNPINNED:
-        raise HubError(
-            f"{item.file}: start: {start.hub} has no pinned revision, so tomorrow's model may be another. "
-            f"Run `python -m alignment pin {item.file}` once."
-        )
+    for place, start in item.recipe.starts().items():
+        if start.revision == recipe.UNPINNED:
+            raise HubError(
+                f"{item.file}: {place}: {start.hub} has no pinned revision, so tomorrow's model may be another. "
+                f"Run `python -m alignment pin {item.file}` once."
+            )
 
 
 def _cards(words: recipe.Recipe, data_root: Path | None) -> dict[str, Any]:
@@ -230,15 +230,32 @@ def _installed(words: recipe.Recipe) -> dict[str, dict[str, Any]]:
     return {"installed:": {"revision": None, "rows": None, "digest": installed.digest()}}
 
 
-def _start(words: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The recipe's words, and a start model that is no run. Its colon keeps its name from those of runs."""
-    start = words.get("start") or {}
-    if start.get("hub"):
-        return words, {"start:": f"{start['hub']}@{start['revision']}"}
-    if start.get("folder"):
-        digest = folder_digest(Path(start["folder"]))
-        return words | {"start": {"folder": digest}}, {"start:": digest}  # the content counts, not name or place
-    return words, {}
+def _starts(asked: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
+    """The recipe's words, and the models it reads that are no runs. A colon keeps their names from those of runs."""
+    words, found = asked.model_dump(mode="json"), {}
+    for place, start in asked.starts().items():
+        if start.hub:
+            found[f"{place}:"] = f"{start.hub}@{start.revision}"
+        elif start.folder:
+            found[f"{place}:"] = digest = folder_digest(Path(start.folder))
+            *above, last = place.split(".")
+            inner = words
+            for name in above:
+                inner = inner[name]
+            inner[last] = {"folder": digest}  # the content counts, not name or place
+    return words, found
+
+
+def _held_out_names(words: recipe.Recipe) -> tuple[str, ...]:
+    return words.held_out if isinstance(words, recipe.Mixture) else ()
+
+
+def _held_out(words: recipe.Recipe, data_root: Path | None) -> dict[str, str]:
+    """What stands for the evaluation sets that no row may contain: digests of their cards' files."""
+    from alignment import data_card
+
+    names = _held_out_names(words)
+    return {f"held_out:{name}": data_card.open_card(name, data_root, training=False).digest for name in names}
 
 
 def _of(words: recipe.Recipe) -> dict[str, str]:

@@ -33,8 +33,8 @@ def weighed(loss: str | dict[str, float], smoothing: float) -> dict[str, float]:
     weights = {loss: 1.0} if isinstance(loss, str) else dict(loss)
     if not set(weights) - {"sft"}:
         raise ValueError("loss: sft alone prefers nothing. Name a preference loss beside it, or use stage sft")
-    if "orpo" in weights and len(weights) > 1:
-        raise ValueError("loss: orpo has no reference and a likelihood term of its own, so it stands alone")
+    if "orpo" in weights and weights != {"orpo": 1.0}:
+        raise ValueError("loss: orpo has no reference and a likelihood term of its own: it stands alone and has no weight")
     if smoothing and not set(weights) & set(SMOOTHED):
         raise ValueError(f"label_smoothing: {', '.join(weights)} does not read it. It goes with {' or '.join(SMOOTHED)}")
     if not smoothing and (blank := sorted(set(weights) & set(SMOOTHED))):

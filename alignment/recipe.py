@@ -6,7 +6,7 @@ complaints. No torch here: `check` answers at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -57,8 +57,21 @@ class Recipe(Words):
         """Name the training batches: sequences per update, tokens per sequence."""
         return []
 
+    def starts(self) -> dict[str, Start]:
+        """Name the models that this recipe reads, each by its place in the recipe."""
+        return dict(_starts(self, ""))
+
     def _direct_runs(self) -> set[str]:
         return set()
+
+
+def _starts(words: Words, place: str) -> Iterator[tuple[str, Start]]:
+    for name in type(words).model_fields:
+        value = getattr(words, name)
+        if isinstance(value, Start):
+            yield f"{place}{name}", value
+        elif isinstance(value, Words):
+            yield from _starts(value, f"{place}{name}.")
 
 
 def _names(value: Any, key: str) -> Iterable[str]:
@@ -285,6 +298,8 @@ class Preferences(Recipe):
     def _judged(self) -> Preferences:
         if (self.data is None) == (not self.prompts):
             raise ValueError("give data (a run with problems) or prompts, and not both")
+        if unread := {"heldout"} & self.model_fields_set if self.data else {"kinds"} & self.model_fields_set:
+            raise ValueError(f"{min(unread)} is not read with {'data' if self.data else 'prompts'}. Leave it out")
         if (self.winner == "judge") != (self.judge is not None) or (self.winner == "reward") != (self.reward is not None):
             raise ValueError("winner: judge goes with judge, winner: reward with reward, and neither with another winner")
         return self
@@ -305,6 +320,12 @@ class _Preferring(Recipe):
     def batches(self) -> list[tuple[int, int]]:
         return [(self.optim.batch_size, self.max_length)]
 
+    @model_validator(mode="after")
+    def _no_dropout(self) -> _Preferring:
+        if self.adapter and self.adapter.dropout:
+            raise ValueError("adapter.dropout: policy and reference must be one model before the first update. Leave it out")
+        return self
+
 
 class DPO(_Preferring):
     """Direct preference optimisation against the start model; other losses by name, ORPO among them."""
@@ -324,7 +345,7 @@ class DPO(_Preferring):
     @field_validator("loss", mode="before")
     @classmethod
     def _here(cls, loss: Any) -> Any:
-        for name in [loss] if isinstance(loss, str) else loss or ():
+        for name in [loss] if isinstance(loss, str) else loss if isinstance(loss, dict) else ():
             if name in ELSEWHERE:
                 raise ValueError(f"{name} {ELSEWHERE[name]}")
         return loss
@@ -411,6 +432,9 @@ class Experiment(Recipe):
     def _seeds(self) -> Experiment:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: give every seed once")
+        names = [one.name for one in self.measures]
+        if len(set(names)) < len(names):
+            raise ValueError("measure: name every metric and task once")
         if "seed" in self.over:
             raise ValueError("over.seed: say `seeds:` instead, so that differences are paired")
         return self

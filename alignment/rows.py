@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import lzma
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from isal import igzip
+from isal.igzip_lib import IsalError
 
 from alignment.corpus.documents import parse
 from alignment.errors import DataError
@@ -138,10 +138,14 @@ def records(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[str, dict
             if not isinstance(value, dict):
                 raise DataError(f"{path}, row {number}: a record is an object, this is {type(value).__name__}.")
             yield f"{path}, row {number}", value
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, RecursionError) as error:
+    except BROKEN as error:
         raise DataError(f"{path}, row {number + 1}: cannot be read ({error}). Is the file whole?") from None
 
 
+BROKEN: tuple[type[Exception], ...] = (  # its stub calls IsalError an instance
+    *(OSError, EOFError, lzma.LZMAError, ValueError, RecursionError),
+    IsalError,  # type: ignore[assignment]
+)
 OPEN: dict[str, Callable[..., Any]] = {".gz": igzip.open, ".xz": lzma.open}
 
 
@@ -162,44 +166,54 @@ def _values(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def _json(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """A list of records, one record, records one after another (as some call .json what is .jsonl), or lists by name."""
+    """A list of records, one record, records one after another (as some call .json what is .jsonl), or one list by name."""
     with path.open(encoding="utf-8") as file:
         first = " "
         while first.isspace():
             first = file.read(1)
+        if not first:
+            raise ValueError("the file is empty")
         if first == "[":
             yield from _parsed(file, "", end="]")
             return
         found = _parsed(file, first, end="")
         begin = list(islice(found, 2))
         named = begin[0] if len(begin) == 1 and isinstance(begin[0], dict) and not set(columns) & begin[0].keys() else {}
-        if columns and named and all(isinstance(some, list) for some in named.values()):
-            begin = list(chain.from_iterable(named.values()))
+        if columns and len(named) == 1 and isinstance(some := next(iter(named.values())), list):
+            begin = some
         yield from begin
         yield from found
 
 
 def _parsed(file: TextIO, text: str, end: str) -> Iterator[Any]:
-    """Parse values one after another, with or without commas, up to `end`, after which nothing may come."""
-    decode, at, ended = json.JSONDecoder().raw_decode, 0, False
+    """Parse values one after another; with an `end`, commas stand between them and nothing may come after it."""
+    decode, at, ended, comma = json.JSONDecoder().raw_decode, 0, False, True  # comma: a value may come
     while True:
-        while at < len(text) and text[at] in " \t\r\n,":
+        while at < len(text) and text[at] in " \t\r\n":
             at += 1
-        if end and text[at : at + 1] == end:
-            if text[at + 1 :].strip() or file.read().strip():
-                raise ValueError(f"something stands after the last {end}")
+        stop = len(text)
+        if at < len(text):
+            if end and text[at] == end:
+                if text[at + 1 :].strip() or file.read().strip():
+                    raise ValueError(f"something stands after the last {end}")
+                return
+            if end and not comma:
+                if text[at] != ",":
+                    raise ValueError("no comma between two records")
+                at, comma = at + 1, True
+                continue
+            try:
+                value, stop = decode(text, at)
+            except ValueError:
+                if ended:
+                    raise
+        elif ended:
+            if end:
+                raise ValueError(f"the list has no {end}")
             return
-        if at == len(text) and ended and not end:
-            return
-        try:
-            value, stop = decode(text, at)
-        except ValueError:
-            stop = len(text)
-            if ended:
-                raise
         if stop < len(text) or ended:
             yield value
-            at = stop
+            at, comma = stop, False
         else:  # the value may go on: twice as much is read each time, so a long one costs no square
             more = file.read(max(CHUNK, len(text) - at))
             text, at, ended = text[at:] + more, 0, not more

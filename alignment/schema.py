@@ -121,7 +121,7 @@ def validate(section: type[Section], raw: Any, where: str, error: type[Plumbline
     try:
         return section.model_validate(raw)
     except ValidationError as found:
-        raise error("\n".join(_complaint(where, section, issue) for issue in found.errors())) from None
+        raise error("\n".join(_complaint(where, section, issue) for issue in _deepest(found.errors()))) from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -129,6 +129,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = get_close_matches(word, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
+
+
+def _deepest(issues: Iterable[Any]) -> list[Any]:
+    """Of a field that may be one of several things, keep the faults of what it comes nearest to; drop the ways' names."""
+    kept: dict[tuple[Any, ...], list[Any]] = {}
+    for issue in issues:
+        loc = issue["loc"]
+        way = next((i for i, part in enumerate(loc) if isinstance(part, str) and "[" in part), None)
+        field = loc if way is None else loc[:way]
+        place = tuple(part for part in loc if not (isinstance(part, str) and "[" in part))
+        kept.setdefault(field, []).append({**issue, "loc": place})
+    return [
+        issue for found in kept.values() for issue in found if len(issue["loc"]) == max(len(one["loc"]) for one in found)
+    ]
 
 
 def _complaint(where: str, section: type[Words], issue: Any) -> str:

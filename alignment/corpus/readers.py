@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from alignment import rows
 from alignment.corpus import documents, web
 from alignment.corpus.documents import Document
 from alignment.errors import DataError
@@ -29,7 +30,7 @@ CUT_OFF, EMPTY = "file cut off", "empty"
 MOST = 1 << 30  # bytes of a row in a file that a person names
 BUFFER = 1 << 16  # bytes; what stands in it when a file breaks off is lost with the rest
 BATCH_ROWS = 64  # of Parquet, decoded at a time
-BROKEN = (OSError, EOFError, zlib.error, ValueError)  # what the libraries raise at a file that is not whole
+BROKEN: tuple[type[Exception], ...] = (*rows.BROKEN, zlib.error)  # of a file not whole
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ def kind(name: str) -> str:
 
 def read(file: File, *, domain: str, language: str, dump: str, most: int, text: str = "text") -> Iterator[Document | Aside]:
     """Read one file. `domain` and `language` are for rows that name none, `most` is the size of a row in bytes."""
-    rows = {".jsonl": _lines, ".parquet": _table, ".warc": _web, ".wet": _web, ".txt": _whole}[kind(file.name)]
+    parse = {".jsonl": _lines, ".parquet": _table, ".warc": _web, ".wet": _web, ".txt": _whole}[kind(file.name)]
     number = 0
     try:
         with _opened(file) as stream:
-            for number, row in enumerate(rows(stream, file.name, most), 1):
+            for number, row in enumerate(parse(stream, file.name, most), 1):
                 found = _document(row, text, most) if isinstance(row, dict) else row
                 if isinstance(found, str):
                     found = Aside(file.name, number, found, _excerpt(row))

@@ -24,6 +24,7 @@ from alignment.generate.decode import Decoder, Row
 from alignment.generate.stopping import Stopping
 from alignment.generate.words import Words
 from alignment.hardware import Hardware
+from alignment.models import build
 
 __all__ = ["Completion", "Engine", "Prompt", "Score", "Settings", "load"]
 
@@ -111,6 +112,7 @@ class Engine(Words):
 
     def _check_logits(self, model: Any) -> None:
         """Refuse a model whose own logits are not those of our forward."""
+        build.check_logits(self.config)
         with _inference(model):
             own = model(input_ids=torch.tensor([[0, 1]], device=self.device), use_cache=False).logits[0]
             ours = self.forward.logits(self.forward.rows(None, [[0, 1]])[0])

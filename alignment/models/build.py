@@ -26,6 +26,7 @@ from alignment.models import presets, quantised, recompute
 from alignment.models.presets import Shape
 from alignment.schema import nearest
 
+RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -86,6 +87,13 @@ def build(
             "expected of a dense decoder with a gated feed-forward part. Only such decoders are trained here."
         )
     return model
+
+
+def check_logits(settings: PreTrainedConfig) -> None:
+    """Raise ModelError where a model's logits are more than hidden states times the head."""
+    for name in RESHAPED:
+        if getattr(settings, name, None) not in (None, 1, 1.0):
+            raise ModelError(f"{settings.model_type}: its {name} changes the logits. Use a model without it.")
 
 
 def matrices(model: PreTrainedModel) -> int:

@@ -101,7 +101,7 @@ class Tokenised(DPOTrainer):  # type: ignore[misc]
 
     def margins(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """By how much each pair's chosen answer is preferred: the implicit reward's margin; for ORPO the log odds ratio."""
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():
             chosen, rejected = _logprobs(self.model, inputs)
         if objective.ORPO in self.weights:
             lengths = _lengths(inputs)

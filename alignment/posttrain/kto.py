@@ -162,9 +162,12 @@ def gather(recipe: KTO, here: Run, tokenizer: Any) -> tuple[list[Row], Counter[s
             card = here.cards[str(source.card)]
             raw += islice(card.judged(), source.rows)
             dropped.update(card.dropped)
-    if len({row["good"] for row in raw}) < 2:
-        raise DataError(f"{here.path}: all {len(raw)} answers are judged alike. KTO needs good ones and bad ones.")
     found, too_bad, cut = tokenise(raw, tokenizer, recipe.max_length)
+    if len({row["good"] for row in found}) < 2:
+        raise DataError(
+            f"{here.path}: all {len(found)} answers that can be learnt from are judged alike (dropped: "
+            f"{mixture.said(dropped + too_bad)}). KTO needs good ones and bad ones."
+        )
     return found, dropped + too_bad, cut
 
 

@@ -238,6 +238,13 @@ def tokenise(rows: Iterable[Row], tokenizer: Any, max_length: int) -> Tokenised:
     return Tokenised(kept, intake.left_out, intake.cut)
 
 
+def check_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Refuse a mixture whose ids are those of another tokenizer or chat template."""
+    made_with = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))["tokenizer"]
+    if made_with != supervision.signature(tokenizer):
+        raise DataError(f"{folder}: tokenised for another tokenizer or chat template. Build it for this start.")
+
+
 def load(path: Path) -> Iterator[Row]:
     """Read a JSONL file of ours."""
     with path.open("rb") as lines:

@@ -42,7 +42,8 @@ def passes(lengths: Sequence[int], order: Sequence[int], size: int, most: int, r
     """
     updates = [order[at : at + size] for at in range(0, len(order), size)]
     limit = max(most, *(lengths[i] for i in order))
-    for count in range(ranks, size + 1, ranks):
+    fewest = max(-(-sum(lengths[i] for i in update) // limit) for update in updates)
+    for count in range(-(-fewest // ranks) * ranks, size + 1, ranks):
         dealt = [_deal(lengths, update, count) for update in updates]
         if all(sum(lengths[i] for i in one) <= limit for update in dealt for one in update):
             return [one for update in dealt for one in update]

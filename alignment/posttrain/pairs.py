@@ -18,7 +18,6 @@ from alignment.posttrain.diagnosis import Cut
 from alignment.recipe import DPO
 from alignment.run import Run
 
-SHORTENED = "prompt cut at its beginning"
 Pair = dict[str, Any]  # a pair as it was read, and its tokens
 
 

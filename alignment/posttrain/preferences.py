@@ -30,21 +30,18 @@ ENOUGH = 200  # held-out pairs: an accuracy of 0.75 is then known to 6 points
 
 
 def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
-    """Write pairs.jsonl, heldout_pairs.jsonl, samples.jsonl (every answer and its verdict) and ledger.json."""
+    """Write pairs.jsonl, heldout_pairs.jsonl, samples.jsonl (every answer), ledger.json, and verdicts.jsonl of a judge."""
     rows = questions(recipe, here)
     samples = sample(recipe, here, hardware, rows)
     mixture.save(here.path / "samples.jsonl", samples)
-    by_question: dict[str, list[Row]] = {}
-    for one in samples:
-        by_question.setdefault(one["problem"], []).append(one)
     pairs: dict[str, list[Row]] = {"train": [], "heldout": []}
     outcomes: Counter[str] = Counter()
-    answers = [by_question[row["id"]] for row in rows]
+    answers = [samples[at : at + recipe.samples] for at in range(0, len(samples), recipe.samples)]
     for row, (made, word) in zip(rows, WINNERS[recipe.winner](recipe, here, hardware, rows, answers), strict=True):
         outcomes[f"{row['kind']}: {word}"] += 1
         pairs[row["split"]] += made
-    if recipe.winner != "rule":
-        mixture.save(here.path / "samples.jsonl", samples)  # with what was said of them
+    if recipe.winner == "reward":
+        mixture.save(here.path / "samples.jsonl", samples)  # with their scores
     if not pairs["train"]:
         raise DataError(
             f"{here.path}: no question got both a better and a worse answer ({mixture.said(outcomes)}). "
@@ -80,13 +77,15 @@ def questions(recipe: Preferences, here: Run) -> list[Row]:
         once: dict[str, Row] = {}
         for row in rows:
             once.setdefault(row["prompt"], row)
-        return list(once.values())
-    path = here.inputs[recipe.data].path / "problems.jsonl"
-    if not path.exists():
-        raise DataError(f"{path}: no such file. Name a run that writes problems.")
-    rows = [row for row in mixture.load(path) if row["kind"] in recipe.kinds]
+        rows, where, keep = list(once.values()), f"{here.path}: prompts", "Raise heldout, or add prompts"
+    else:
+        path = here.inputs[recipe.data].path / "problems.jsonl"
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Name a run that writes problems.")
+        rows = [row for row in mixture.load(path) if row["kind"] in recipe.kinds]
+        where, keep = str(path), "Keep some (`split: heldout`)"
     if not any(row["split"] == "heldout" for row in rows):
-        raise DataError(f"{path}: no held-out problems, so DPO could not be measured. Keep some (`split: heldout`).")
+        raise DataError(f"{where}: no held-out problems, so DPO could not be measured. {keep}.")
     return rows
 
 
@@ -98,7 +97,7 @@ def _first_questions(source: Any, recipe: Preferences, here: Run) -> Iterator[Ro
         asked = turns[0]["content"]
         drawn = int(hashlib.sha256(f"{recipe.seed} {asked}".encode()).hexdigest()[:8], 16) / 16**8
         split = "heldout" if drawn < recipe.heldout else "train"
-        about = {name: row[name] for name in ("id", "language", "domain")}
+        about = {"id": f"{source.run or source.card}/{row['id']}", "language": row["language"], "domain": row["domain"]}
         yield {**about, "prompt": asked, "split": split, **(_target(row) if recipe.winner == "rule" else {"kind": "open"})}
 
 
@@ -179,7 +178,15 @@ def by_judge(
         reasons.append(reason)
     asked = [(row["prompt"], a["answer"], b["answer"]) for row, fit in zip(rows, couples, strict=True) for a, b in fit]
     assert recipe.judge is not None, "no judge"
-    verdicts = iter(winner.judge(winner.open_judge(recipe.judge, here, hardware), asked))
+    ask = winner.open_judge(recipe.judge, here, hardware)
+
+    def noted(questions: Sequence[str]) -> list[str]:
+        said = ask(questions)
+        verdicts = ({"asked": question, "said": text} for question, text in zip(questions, said, strict=True))
+        mixture.save(here.path / "verdicts.jsonl", verdicts)
+        return said
+
+    verdicts = iter(winner.judge(noted, asked))
     for row, fit, reason in zip(rows, couples, reasons, strict=True):
         made, word = [], reason
         for first, second in fit:

@@ -71,7 +71,7 @@ class Report(TrainerCallback):  # type: ignore[misc]
             return  # TRL's closing summary
         seconds = max(time.monotonic() - self.before, 1e-9)
         step = state.global_step
-        row = {ours: float(logs[theirs]) for theirs, ours in self.names.items()}
+        row = {ours: float(logs[theirs]) for theirs, ours in self.names.items() if theirs in logs}  # not each in every batch
         row["grad_norm"] = float(logs["grad_norm"]) if self.masters is None else self.masters.norm
         if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
             raise ModelError(
@@ -94,9 +94,10 @@ class Report(TrainerCallback):  # type: ignore[misc]
         self.before = time.monotonic()  # what was measured beside the training does not count as its time
 
     def closing(self, *names: str) -> dict[str, float | int | str]:
-        """Means over the last tenth of the updates."""
+        """Means over the last tenth of the updates, of those that have the number."""
         last = self.rows[-max(1, len(self.rows) // 10) :]
-        return {f"train_{name}": sum(row[name] for row in last) / len(last) for name in names if last}
+        found = {name: [row[name] for row in last if name in row] for name in names}
+        return {f"train_{name}": sum(values) / len(values) for name, values in found.items() if values}
 
 
 def total(parts: Iterable[Size]) -> Size:

@@ -6,7 +6,6 @@ forward passes and ranks.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.models import build
-from alignment.posttrain import adapter, doctor, mixture, neftune, packing, report, start, supervision, trainer, watch
+from alignment.posttrain import adapter, doctor, mixture, neftune, packing, report, start, trainer, watch
 from alignment.posttrain.diagnosis import Cut, Diagnosis
 from alignment.recipe import SFT, Optim, Source
 from alignment.run import Run
@@ -74,8 +73,12 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     here.say(f"{counts['rows']:,} rows, {counts['learnt_tokens']:,} of {counts['tokens']:,} tokens are learnt")
     ends = epoch_ends(len(rows), recipe.optim)
 
+    told: dict[int, dict[str, float]] = {}  # what was found after which update
+
     def ask() -> dict[str, float]:
-        return watch.ask(learner, tokenizer, here, asked, recipe.watch.max_new_tokens) if recipe.watch else {}
+        step = learner.state.global_step
+        told[step] = watch.ask(learner, tokenizer, here, asked, recipe.watch.max_new_tokens) if recipe.watch else {}
+        return told[step]
 
     def beside(state: Any, control: Any) -> dict[str, float]:
         found = choose(learner, validation, ends, here, state, control) if validation else {}
@@ -93,11 +96,15 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
         log.measure = beside
         trainer.train(learner, here, hardware)
     numbers |= log.closing("loss")
+    kept = learner.state.global_step
     if validation:
         trainer.take_best(learner)
+        kept = learner.state.best_global_step
         numbers["validation_loss"] = learner.state.best_metric
         numbers["best_epoch"] = ends[learner.state.best_global_step]
-    numbers |= ask()  # of the model that is kept
+    if recipe.watch:  # the model that is kept, which may have been asked before
+        most = recipe.watch.max_new_tokens
+        numbers |= told.get(kept) or watch.ask(learner, tokenizer, here, asked, most, step=kept)
     seconds = round(time.monotonic() - began, 1)
     trainer.save(learner, tokenizer, pad, folder, here)
     return {**numbers, "updates": learner.state.global_step, **counts, "train_seconds": seconds}
@@ -133,9 +140,7 @@ def gather(recipe: SFT, here: Run, tokenizer: Any) -> Gathered:
         if found is None or found.manifest["stage"] != "mixture":
             plain.append(source)
             continue
-        made_with = json.loads((found.path / "ledger.json").read_text(encoding="utf-8"))["tokenizer"]
-        if made_with != supervision.signature(tokenizer):
-            raise DataError(f"{found.path}: tokenised for another tokenizer or chat template. Build it for this start.")
+        mixture.check_tokenizer(found.path, tokenizer)
         rows += list(mixture.load(found.path / "rows.jsonl"))[: source.rows]
         validation += mixture.load(found.path / "validation.jsonl")
     if any(len(row["input_ids"]) > recipe.max_length for row in rows):
@@ -209,7 +214,7 @@ def loss(learner: SFTTrainer, rows: Rows) -> float:
     total = torch.zeros(2, dtype=torch.float64, device=learner.accelerator.device)  # nats, tokens
     learner.model.eval()
     for inputs, counts in trainer.batches(learner, sorted(plain, key=lambda row: len(row["input_ids"]))):
-        with learner.compute_loss_context_manager():
+        with learner.accelerator.autocast():
             scored = learner.model(**inputs, use_cache=False, fused_lm_head=True)
         if counts:
             total += torch.stack([-scored.log_probs.double().sum(), scored.label_mask.sum()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -43,20 +44,29 @@ def questions(words: Watch, here: Run, tokenizer: Any, hardware: Hardware) -> li
         path = here.inputs[words.run].path / "validation.jsonl"
         if not path.exists():
             raise DataError(f"watch.run: {path} is missing. Name a run of the stage mixture.")
-        rows = list(mixture.load(path))[: words.questions]
+        mixture.check_tokenizer(path.parent, tokenizer)
+        rows = islice(mixture.load(path), words.questions)
         asked += [row["input_ids"][: next(i for i, label in enumerate(row["labels"]) if label != -100)] for row in rows]
+    if not asked:
+        raise DataError(f"watch: {words.run} kept no validation rows, so there is nothing to ask. Give prompts.")
     return asked
 
 
-def ask(learner: Trainer, tokenizer: Any, here: Run, asked: Sequence[list[int]], most: int) -> dict[str, float]:
-    """Ask everything of the model as it is, each rank its part; write the answers down and return the two rates."""
+def ask(
+    learner: Trainer, tokenizer: Any, here: Run, asked: Sequence[list[int]], most: int, step: int | None = None
+) -> dict[str, float]:
+    """Ask everything of the model as it is, each rank its part; write the answers down and return the two rates.
+
+    `step`: the update that the model is of, if it is not the latest.
+    """
+    step = learner.state.global_step if step is None else step
     rank, ranks = learner.accelerator.process_index, learner.accelerator.num_processes
     mine = list(range(rank, len(asked), ranks))
     said = _generate(learner, tokenizer, [asked[i] for i in mine], most) if mine else []
     found: dict[int, Completion] = dict(gather_object(list(zip(mine, said, strict=True))))
     rows = [
         {
-            "step": learner.state.global_step,
+            "step": step,
             "prompt": tokenizer.decode(ids),
             "text": found[i].text,
             "finish": found[i].finish,
@@ -76,16 +86,16 @@ def _generate(learner: Trainer, tokenizer: Any, asked: Sequence[list[int]], most
     model = learner.accelerator.unwrap_model(learner.model)
     adapted = isinstance(model, PeftModel)
     model = model.get_base_model() if adapted else model  # the layers hold the adapter
-    with _library_attention(model):
+    with _library_attention(model), learner.accelerator.autocast():
         engine = Engine(Library(model) if adapted else model, tokenizer, name=f"update {learner.state.global_step}")
         return [found[0] for found in engine.generate(list(asked), Settings(max_new_tokens=most))]
 
 
 @contextmanager
 def _library_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Packed rows are read by an attention of our own, and the model's forward ends in the loss: not for answers."""
+    """Training may use an attention for packed rows, or one that wants 16 bits, and its forward ends in the loss."""
     kernel, forward = model.config._attn_implementation, model.__dict__.pop("forward", None)
-    model.config._attn_implementation = "sdpa" if kernel == "segments" else kernel
+    model.config._attn_implementation = "sdpa"
     try:
         yield
     finally:

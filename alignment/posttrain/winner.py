@@ -6,6 +6,7 @@ if it is the same both times, and a tie is no pair. A reward model scores each a
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -30,7 +31,8 @@ Ask = Callable[[Sequence[str]], list[str]]  # questions -> what a judge says
 KEY = "OPENAI_API_KEY"
 AT_ONCE, TRIES, TIMEOUT_SECONDS = 8, 5, 120.0
 AGAIN = (408, 429, 500, 502, 503, 504)  # what an endpoint says when it is busy
-VERDICT = re.compile(r"\W*(A|B|TIE)\b", re.IGNORECASE)
+END = r"[*\"')\]]*"  # what closes a word that was set off
+VERDICT = re.compile(rf"[\s*\"'(\[#]*(A|B|TIE|Tie|tie|[ab](?={END}\s*(?:\n|$))){END}(?:[.:,;!]|\s*(?:\n|$))")  # not "A tie"
 TIE, PLACE, UNREAD = "tie", "the judge goes by the place", "the judge's verdict cannot be read"
 
 
@@ -121,7 +123,7 @@ class Endpoint:
                 if error.code not in AGAIN or tried == TRIES:
                     hint = f" Is {KEY} set?" if error.code in (401, 403) else ""
                     raise HubError(f"{self.url}: {error.code} {error.reason} for model {self.model}.{hint}") from None
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
                 if tried == TRIES:
                     raise HubError(f"{self.url}: no answer after {TRIES} tries ({error}). Is the endpoint right?") from None
             time.sleep(self.pause_seconds * 2 ** (tried - 1))
@@ -159,6 +161,8 @@ def scores(words: Start, here: Run, hardware: Hardware, answers: Sequence[tuple[
 
 
 def _check_rewards(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder}: no config.json here. Name the folder of a reward model.")
     about: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     labels = len(about["id2label"]) if "id2label" in about else int(about.get("num_labels", 2))
     kinds = about.get("architectures") or []

@@ -16,11 +16,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from alignment.errors import ModelError
+from alignment.models import build
 from alignment.models.memory import CACHED, loss_rows
 
 IGNORED = -100  # a target that is not scored
-RESHAPED = ("final_logit_softcapping", "logits_scaling", "logit_scale")  # of the library's configs: Gemma, Granite, Cohere
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -123,9 +122,7 @@ def attach(model: PreTrainedModel) -> None:
 
     Raises ModelError where the logits are more than hidden states times the head.
     """
-    for name in RESHAPED:
-        if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise ModelError(f"{model.config.model_type}: its {name} changes the logits. Train a model without it.")
+    build.check_logits(model.config)
     model.forward = MethodType(_forward, model)
 
 

@@ -18,6 +18,9 @@ CARD = {"name": "made-up", "language": "en", "domain": "instruction"}
 HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}
 
+WHOLE = gzip.compress(b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(500)), mtime=0)
+FLIPPED = WHOLE[:900] + bytes([WHOLE[900] ^ 255]) + WHOLE[901:]
+
 
 def read(
     reader: str, *records: dict[str, Any], kinds: Any = layouts.INSTRUCTIONS
@@ -196,7 +199,7 @@ def test_the_same_records_come_out_of_every_kind_of_file(tmp_path: Path) -> None
     (tmp_path / "a.json").write_text(json.dumps(wanted), encoding="utf-8")
     (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
     (tmp_path / "lines.json").write_text(lines, encoding="utf-8")  # some call it so
-    (tmp_path / "named.json").write_text(json.dumps({"a": wanted[:1], "b": wanted[1:]}), encoding="utf-8")
+    (tmp_path / "named.json").write_text(json.dumps({"data": wanted}), encoding="utf-8")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
     pyarrow = pytest.importorskip("pyarrow")
@@ -213,8 +216,11 @@ def test_the_same_records_come_out_of_every_kind_of_file(tmp_path: Path) -> None
         ("a.jsonl", b'{"text": "one"}\n{"text": \n'),
         ("a.jsonl", b'{"text": "one"}\n[1]\n'),
         ("a.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 50, mtime=0)[:-12]),
+        ("a.jsonl.gz", FLIPPED),
         ("a.json", b'{"text"'),
         ("a.json", b'[{"text": "one"}, '),
+        ("a.json", b'[{"text": "one"} {"text": "two"}]'),
+        ("a.json", b""),
         ("a.json", b'[{"text": "one"}] more'),
         ("a.jsonl.xz", lzma.compress(b'{"text": "one"}\n' * 50)[:-12]),
         ("a.jsonl", b"\xff\xfe\n"),
@@ -226,6 +232,11 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, name: str, content: by
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}"):
         list(rows.records(tmp_path / name))
+
+
+def test_lists_by_two_names_are_no_records(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"train": [{"text": "one"}], "test": [{"text": "two"}]}), encoding="utf-8")
+    assert [set(record) for _, record in rows.records(tmp_path / "a.json", ["text"])] == [{"train", "test"}]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
