@@ -80,6 +80,7 @@ def source(vocab: int, sequences: int = SEQUENCES) -> Batches:
 def ours(vocab: int, updates: int, *, compiled: bool = False, each: bool = False) -> Clock:
     """What `alignment.pretrain` does in an update; of several processes, `each` has a whole batch, or they share one."""
     model = fresh(vocab, machine.attention(HARDWARE, LENGTH))
+    build.prepare(model, replace(HARDWARE, compile=compiled))
     loss.attach(model)
     if compiled:
         model.base_model.compile()

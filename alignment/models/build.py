@@ -22,7 +22,7 @@ from alignment import tokenizer as vocabulary
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
 from alignment.models import attention as attention  # registers a kernel
-from alignment.models import presets, quantised, recompute
+from alignment.models import norm, presets, quantised, recompute
 from alignment.models.presets import Shape
 from alignment.schema import nearest
 
@@ -79,8 +79,7 @@ def build(
     settings._attn_implementation = machine.attention(hardware, length)
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
-    if hardware.recompute == "selective":
-        recompute.spare_attention(model)
+    prepare(model, hardware)
     if (found := matrices(model)) != presets.matrices(shape):
         raise ModelError(
             f"model.kind {shape.kind}: its layers' matrices hold {found:,} weights, {presets.matrices(shape):,} are "
@@ -125,9 +124,16 @@ def load(folder: Path, hardware: Hardware, length: int | None = None, *, base: s
     """
     kernel = machine.attention(hardware, length)
     model = read(folder, kernel) if base is None else quantised.harmless(read(folder, kernel, **quantised.nf4(hardware)))
+    prepare(model, hardware)
+    return model
+
+
+def prepare(model: PreTrainedModel, hardware: Hardware) -> None:
+    """Fit a model that is to be trained to the machine."""
     if hardware.recompute == "selective":
         recompute.spare_attention(model)
-    return model
+    if (hardware.device, hardware.dtype, hardware.compile) == ("cpu", "bfloat16", False):  # a compiler fuses by itself
+        norm.attach(model)
 
 
 def read(folder: Path, attention: str = "sdpa", **words: Any) -> PreTrainedModel:

@@ -19,10 +19,15 @@ class MasterAdamW(torch.optim.AdamW):
     Its parameter groups hold the masters. `restore()` gives the model its full-precision weights back.
     """
 
-    norm = float("nan")  # of the gradient, before clipping, at the latest step
+    norm = float("nan")  # of the gradient, before the latest step clipped it
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, *, clip: float, weight_decay: float, **words: Any) -> None:
-        """Take over a float32 model. Matrices decay, norms and other vectors do not; `clip` bounds the gradient norm."""
+    def __init__(
+        self, model: nn.Module, dtype: torch.dtype, *, weight_decay: float, clip: float | None = None, **words: Any
+    ) -> None:
+        """Take over a float32 model. Matrices decay, norms and other vectors do not.
+
+        `clip` bounds the gradient norm in every step; without it, who steps has clipped.
+        """
         self.clip = clip
         trained = [p for p in model.parameters() if p.requires_grad]
         masters = [p.detach().float().clone() for p in trained]
@@ -55,7 +60,8 @@ class MasterAdamW(torch.optim.AdamW):
     def step(self, closure: Any = None) -> Any:
         """Update the masters from what was collected and what is pending, round them into the model, and forget."""
         self.collect()
-        self.norm = float(nn.utils.clip_grad_norm_(self.masters(), self.clip))
+        if self.clip is not None:
+            self.norm = float(nn.utils.clip_grad_norm_(self.masters(), self.clip))
         result = super().step(closure)
         self.spread()
         self.zero_grad()

@@ -104,9 +104,7 @@ def keep_float32(accelerator: Accelerator) -> None:
 
 def masters(model: nn.Module, optim: PretrainOptim, dtype: torch.dtype) -> MasterAdamW:
     """AdamW as in the paper (2.3) for a CPU: a copy of the weights in `dtype` computes, float32 masters are updated."""
-    return MasterAdamW(
-        model, dtype, lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay, clip=optim.clip
-    )
+    return MasterAdamW(model, dtype, lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay)
 
 
 def adamw(model: nn.Module, optim: PretrainOptim) -> torch.optim.AdamW:

@@ -42,7 +42,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if step_VD is None:
                 ctx.weight.addmm_(share_CV.T, hidden_CD)
             else:
-                ctx.weight.add_(torch.mm(share_CV.T, hidden_CD, out=step_VD))
+                _add(ctx.weight, torch.mm(share_CV.T, hidden_CD, out=step_VD))
         nats = sums[0].float()
         ctx.mark_non_differentiable(nats)
         return sums.sum().float(), nats
@@ -53,6 +53,13 @@ class LinearCrossEntropy(torch.autograd.Function):
         hidden, weight = ctx.hidden, ctx.weight
         del ctx.hidden, ctx.weight
         return hidden.mul_(scale), weight.mul_(scale).to(ctx.dtype), None, None
+
+
+def _add(total_VD: torch.Tensor, step_VD: torch.Tensor) -> None:
+    """Add a narrower matrix up, a few rows at a time: torch widens a copy of what it adds."""
+    rows = max(1, CACHED // total_VD.shape[1]) if total_VD.device.type == "cpu" else len(total_VD)
+    for total, step in zip(total_VD.split(rows), step_VD.split(rows), strict=True):
+        total.add_(step)
 
 
 class Head:
