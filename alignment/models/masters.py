@@ -39,6 +39,9 @@ class MasterAdamW(torch.optim.AdamW):
         ]
         super().__init__([group for group in groups if group["params"]], fused=True, **words)
         model.to(dtype)
+        if not torch.distributed.is_initialized():  # DDP sends gradients in the type of the weights
+            for parameter in trained:
+                parameter.grad_dtype = None  # a gradient that is made in float32 stays so
         for name, value in self._float_buffers.items():  # rotary frequencies stay exact
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, value)

@@ -31,35 +31,34 @@ class LinearCrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss with its z-term, and without it; sums over tokens, float32."""
         head = Head(weight_VD, hidden_ND)
-        ctx.dtype = weight_VD.dtype
-        ctx.hidden, ctx.weight = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD, dtype=torch.float32)
+        ctx.hidden, ctx.weight = torch.empty_like(hidden_ND), torch.empty_like(weight_VD, dtype=torch.float32)
         step_VD = torch.empty_like(head.weight) if head.dtype != torch.float32 else None
         sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
-        for hidden_CD, targets_C, gradient_CD in head.blocks(hidden_ND, targets_N, ctx.hidden):
+        for number, (hidden_CD, targets_C, gradient_CD) in enumerate(head.blocks(hidden_ND, targets_N, ctx.hidden)):
             block, share_CV = head.learn(hidden_CD, targets_C, z)
             sums += block
             gradient_CD.copy_(share_CV @ head.weight)
             if step_VD is None:
-                ctx.weight.addmm_(share_CV.T, hidden_CD)
+                ctx.weight.addmm_(share_CV.T, hidden_CD, beta=min(number, 1))  # the first block begins from nothing
             else:
-                _add(ctx.weight, torch.mm(share_CV.T, hidden_CD, out=step_VD))
+                _add(ctx.weight, torch.mm(share_CV.T, hidden_CD, out=step_VD), begun=number > 0)
         nats = sums[0].float()
         ctx.mark_non_differentiable(nats)
         return sums.sum().float(), nats
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor, _: torch.Tensor) -> Any:  # type: ignore[override]
-        """Scale the gradients in place: they are used once."""
+        """Scale the gradients in place: they are used once. That of the weight stays float32 if its owner takes it so."""
         hidden, weight = ctx.hidden, ctx.weight
         del ctx.hidden, ctx.weight
-        return hidden.mul_(scale), weight.mul_(scale).to(ctx.dtype), None, None
+        return hidden.mul_(scale), weight.mul_(scale), None, None
 
 
-def _add(total_VD: torch.Tensor, step_VD: torch.Tensor) -> None:
-    """Add a narrower matrix up, a few rows at a time: torch widens a copy of what it adds."""
+def _add(total_VD: torch.Tensor, step_VD: torch.Tensor, *, begun: bool) -> None:
+    """Add a narrower matrix to a total, or begin one. A few rows at a time: torch widens a copy of what it adds."""
     rows = max(1, CACHED // total_VD.shape[1]) if total_VD.device.type == "cpu" else len(total_VD)
     for total, step in zip(total_VD.split(rows), step_VD.split(rows), strict=True):
-        total.add_(step)
+        total.add_(step) if begun else total.copy_(step)
 
 
 class Head:

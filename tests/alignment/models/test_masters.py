@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from alignment.models.masters import MasterAdamW
+from alignment.pretrain.loss import LinearCrossEntropy
 
 
 def network() -> nn.Module:
@@ -48,6 +49,22 @@ def test_updates_below_the_rounding_of_bfloat16_add_up() -> None:
         optimizer.step()
     optimizer.restore()
     assert model.weight.item() == pytest.approx(1 - 100 * 1e-4, abs=1e-4)  # 1e-4 is lost in bfloat16 at 1.0
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_gradient_that_is_made_in_float32_is_not_rounded(tied: bool) -> None:
+    embedding, head = nn.Embedding(40, 8), nn.Linear(8, 40, bias=False)
+    if tied:
+        head.weight = embedding.weight
+    model = nn.ModuleList([embedding, head])
+    optimizer = MasterAdamW(model, torch.bfloat16, weight_decay=0.0, lr=1e-2)
+    tokens = torch.arange(40)
+    total, _ = LinearCrossEntropy.apply(embedding(tokens), head.weight, tokens.flip(0), 0.0)
+    (total / 3).backward()
+    optimizer.collect()
+    gradient = optimizer.masters()[-1].grad
+    assert gradient.dtype == torch.float32
+    assert not torch.equal(gradient, gradient.bfloat16().float())
 
 
 def test_passes_collected_one_by_one_give_the_gradient_of_the_whole() -> None:
