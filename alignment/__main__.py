@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alignment import recipe, terminal
-from alignment.errors import DataError, RecipeError
+from alignment.errors import DataError, HardwareError, RecipeError
 
 if TYPE_CHECKING:
     from alignment.experiment import Planned
@@ -58,21 +58,34 @@ def run(
 def check(
     path: RecipePath,
     edits: Edits = [],  # noqa: B006
-    on: Annotated[str | None, typer.Option("--on", help="Hardware profile to count memory for; default: the first.")] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Hardware profile to check for as well, and to count memory for.")
+    ] = None,
 ) -> None:
-    """Validate a recipe or a folder of recipes, and whether its batches fit its profiles. Loads no torch.
+    """Validate a recipe or a folder of recipes, and whether it fits its profiles, and that of --on. Loads no torch.
 
     For pre-training it also says parameters, operations, updates, and the memory of each process.
     """
-    from alignment import experiment
+    from alignment import experiment, hardware
 
     planned = experiment.plan(path, edits)
     _check_tasks(planned)
+    # with several processes a folder is run recipe by recipe, each on its own profile: what this one takes is said
+    survey = on is not None and len(planned) > 1 and hardware.read(on).processes > 1
     for item in planned:
         experiment.check(item)
-        typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(item.recipe.fits)}")  # rich takes long to load
+        fits, complaint = [*item.recipe.fits], ""
+        if on is not None and on not in fits:
+            try:
+                hardware.check_fit(item.recipe, on, item.file, "--on")
+                fits.append(on)
+            except HardwareError as error:
+                if not survey:
+                    raise
+                complaint = f"\n  {str(error).removeprefix(f'{item.file}: ')}"
+        typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(fits)}{complaint}")  # rich takes long to load
         if isinstance(item.recipe, recipe.Pretrain):
-            typer.echo(experiment.forecast(item, on or item.recipe.fits[0]))
+            typer.echo(experiment.forecast(item, on if on in fits else fits[0]))
 
 
 @app.command()
@@ -219,8 +232,10 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", help="Draws the documents.")] = 0,
 ) -> None:
     """Measure recall and precision of near-duplicate removal against exact Jaccard similarity."""
+    from alignment import run as sealed
     from alignment.corpus import audit as exactly
 
+    sealed.read(path, "corpus", hash_limit=0)
     for line in exactly.lines(exactly.of_run(path, size=documents, seed=seed)):
         typer.echo(line)
 

@@ -93,7 +93,7 @@ def examine(look: Callable[[Any, run.Run], Any], item: Planned, data_root: Path 
 
 
 def check(item: Planned) -> None:
-    """Refuse a recipe that does not fit its profiles, or names a card or a preset that there is not."""
+    """Refuse a recipe that does not fit its profiles, or names a card, a share or a preset that there is not."""
     for name in item.recipe.fits:
         hardware.check_fit(item.recipe, name, item.file)
     if (named := item.recipe.cards()) | (held_out := set(_held_out_names(item.recipe))):
@@ -103,6 +103,8 @@ def check(item: Planned) -> None:
             data_card.check(name, training=True)
         for name in sorted(held_out):
             data_card.check(name, training=False)
+        if isinstance(item.recipe, recipe.Mixture):
+            data_card.check_shares(item.recipe, item.file)
     if isinstance(item.recipe, recipe.Experiment):
         from alignment import cells
 

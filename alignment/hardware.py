@@ -7,6 +7,7 @@ the run before weights load. Nothing in it may change what is learnt, only time 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -183,16 +184,49 @@ def split(hardware: Hardware | Profile, batch_size: int, length: int) -> tuple[i
     return micro, each // micro
 
 
-def check_fit(words: recipe.Recipe, name: str, file: Path) -> None:
-    """Refuse a recipe whose batch a profile it claims to fit cannot divide exactly."""
-    profile = read(name)
+def is_sharded(name: str) -> bool:
+    """Whether a profile's processes share weights, gradients and moments (FSDP) instead of copying them (DDP)."""
+    path = PROFILES / name / "accelerate.yaml"
+    if not path.exists():
+        if (processes := read(name).processes) > 1:
+            raise HardwareError(f"{path}: missing, and profile {name} needs it to start {processes} processes. Write it.")
+        return False
+    return bool(schema.parse(path.read_text(encoding="utf-8"), str(path))["distributed_type"] == "FSDP")
+
+
+def check_fit(words: recipe.Recipe, name: str, file: Path, said: str = "fits:") -> None:
+    """Refuse a recipe that its stage would refuse under a profile. `said`: what named the profile."""
+    profile, where = read(name), f"{file}: {said} {name}"
     if profile.processes > 1 and words.stage not in recipe.TRAINING:
-        raise HardwareError(f"{file}: fits: {name} starts {profile.processes} processes, a {words.stage} stage takes one.")
+        raise HardwareError(
+            f"{where} starts {profile.processes} processes, the stage {words.stage} takes one. Use a profile of one process."
+        )
     for size, length in words.batches():
         try:
-            split(profile, size, length)
+            micro, _ = split(profile, size, length)
         except HardwareError as error:
-            raise HardwareError(f"{file}: fits: {name}: {error}") from None
+            raise HardwareError(f"{where}: {error}") from None
+        if micro < 2 and isinstance(words, recipe.KTO):
+            raise HardwareError(
+                f"{where}: one answer a forward pass (max_length {length}, micro_tokens {profile.micro_tokens}, batch_size "
+                f"{size}), and TRL's KTO takes at least two. Use a smaller max_length or another batch_size."
+            )
+    if (whole := list(_unsharded(words))) and is_sharded(name):
+        raise HardwareError(
+            f"{where} shards the model (FSDP), and that does not go with {' or '.join(whole)} here. Leave it out, or use a "
+            "profile that does not shard."
+        )
+
+
+def _unsharded(words: recipe.Recipe) -> Iterator[str]:
+    """The fields of a recipe whose work is not done on a sharded model: the stages refuse them too."""
+    if isinstance(words, recipe.SFT) and words.watch:
+        yield "watch"
+    if isinstance(words, recipe.SFT | recipe.DPO | recipe.KTO):
+        if words.adapter and words.adapter.base:
+            yield f"adapter.base: {words.adapter.base}"
+        if words.optim.optimizer != "adamw":
+            yield f"optim.optimizer: {words.optim.optimizer}"
 
 
 def check_processes(hardware: Hardware, found: int) -> None:

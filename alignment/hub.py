@@ -31,6 +31,8 @@ LINE = re.compile(rf"(?m)^([^#\n]*\brevision:[ \t]*){UNPINNED}\b")
 
 def pin(path: Path) -> tuple[str, str]:
     """Replace `revision: unpinned` in a data card or recipe by today's commit; return hub name and commit."""
+    if not path.is_file():
+        raise HubError(f"{path}: no such file. Name a data card (.md) or a recipe (.yaml).")
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:

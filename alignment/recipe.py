@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from alignment import schema
 from alignment.errors import RecipeError
 from alignment.objectives import ELSEWHERE, Loss, weighed
-from alignment.schema import Name, Positive, Rate, Share, Words
+from alignment.schema import Name, Positive, Rate, Share, Shares, Words, whole
 from alignment.section import UNPINNED as UNPINNED
 from alignment.section import Adapter as Adapter
 from alignment.section import Blend as Blend
@@ -97,15 +97,10 @@ class Curriculum(Recipe):
     problems: Positive
     heldout_problems: Positive
     heldout_items: Positive
-    shares: dict[Literal["math", "code", "choice", "talk", "refusal", "sum"], Share]
+    shares: Annotated[
+        dict[Literal["math", "code", "choice", "talk", "refusal", "sum"], Share], Field(min_length=1), AfterValidator(whole)
+    ]
     careless: Share = 0.0  # of the instructions that can be verified: bad answers, as collected data has
-
-    @field_validator("shares")
-    @classmethod
-    def _something(cls, shares: dict[str, float]) -> dict[str, float]:
-        if not any(shares.values()):
-            raise ValueError("at least one share must be above 0")
-        return shares
 
 
 class Corpus(Recipe):
@@ -117,8 +112,8 @@ class Corpus(Recipe):
     strings: Strings | None = None  # lines and long runs that documents repeat; unset: they stay
     filters: Filters = Filters()
     against: Name | None = None  # the run whose held-out sets must not be contained
-    shares: dict[str, Share]
-    languages: dict[str, Share] = Field(default_factory=dict)  # of each domain's bytes; unset: as they come
+    shares: Annotated[Shares, Field(min_length=1)]
+    languages: Shares = Field(default_factory=dict)  # of each domain's bytes; unset: as they come
     max_epochs: Rate = 1.0
     max_epochs_of: dict[str, Rate] = Field(default_factory=dict)  # domains with a cap of their own
     bytes: Positive
@@ -146,7 +141,7 @@ class Tokenizer(Recipe):
     vocab_size: Annotated[int, Field(ge=272)]  # 256 bytes + 15 special tokens and at least one merge
     padded_vocab_size: Positive | None = None  # rows of the embedding (the paper: 102,400 for 100,015); unset: as many
     sample_bytes: Positive
-    shares: dict[str, Share] = Field(default_factory=dict)  # of the sample, by domain; unset: as in the corpus
+    shares: Shares = Field(default_factory=dict)  # of the sample, by domain; unset: as in the corpus
     max_words: Positive = 10_000_000  # distinct words held in memory while they are counted; the rarest go first
     beside: dict[str, str] = Field(default_factory=dict)  # reference tokenizers in the report: name and folder
     digits: Literal["split", "merged"] = "split"  # the paper splits; `merged` is what recipes/claims measures it against

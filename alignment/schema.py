@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,7 +25,18 @@ from pydantic import (
 
 from alignment.errors import PlumblineError, RecipeError
 
+ROUNDED = 0.02  # so far from 1 may shares add up that were written rounded, as three times 0.33
+
+
+def whole(shares: dict[Any, float]) -> dict[Any, float]:
+    """Refuse shares that are not those of a whole; none at all are unset."""
+    if shares and abs(sum(shares.values()) - 1) > ROUNDED:
+        raise ValueError(f"must add up to 1, and these to {sum(shares.values()):g}")
+    return shares
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[dict[str, Share], AfterValidator(whole)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]  # a run beside this one, a card, a template

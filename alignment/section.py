@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from alignment.schema import Name, Positive, Rate, Share, Words
+from alignment.schema import Name, Positive, Rate, Share, Shares, Words
 
 UNPINNED = "unpinned"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")  # the projections of the Llama family
@@ -52,8 +52,8 @@ class Blend(Words):
     """So many rows in given shares: what there is more of is capped, what there is less of is read more than once."""
 
     rows: Positive  # at most; fewer, where a domain's epochs do not suffice
-    shares: Annotated[dict[str, Share], Field(min_length=1)]  # of the rows, by domain
-    languages: dict[str, Share] | None = None  # of each domain's rows; unset: as they come
+    shares: Annotated[Shares, Field(min_length=1)]  # of the rows, by domain
+    languages: Shares | None = None  # of each domain's rows; unset: as they come
     max_epochs: Rate = 1.0
     max_epochs_of: dict[str, Rate] | None = None  # domains with a cap of their own
 

@@ -124,6 +124,8 @@ def unpack_deepseek_llm(gguf: Path, out: Path) -> Path:
 
     if out.exists():
         raise ModelError(f"{out}: exists. Choose another folder, or remove it yourself.")
+    if not gguf.is_file():
+        raise ModelError(f"{gguf}: no such file. Name llama.cpp's ggml-vocab-deepseek-llm.gguf.")
     try:
         found = GGUFReader(gguf).fields
         kind = found["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in found else None

@@ -8,6 +8,7 @@ and the median of each other kernel's paired ratio to ours.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -76,4 +77,6 @@ def main(pairs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", type=int, nargs="?", default=5, help="how often each side is measured")
+    main(parser.parse_args().pairs)

@@ -94,6 +94,8 @@ def main() -> None:
     options.add_argument("--shards", type=int, default=8)
     options.add_argument("--strings", action="store_true", help="also what documents repeat, lines and long runs")
     given = options.parse_args()
+    if not given.sample.is_file():
+        options.error(f"{given.sample}: no such file. Write it with benchmarks/corpus_sample.py")
     place = Path(tempfile.mkdtemp())
     size = cut(given.sample, place / "data", given.shards)
     numbers, costs, whole = build_from(

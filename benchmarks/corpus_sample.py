@@ -34,8 +34,11 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 def base(root: Path) -> list[dict[str, Any]]:
     """Read the real documents, in the order of their files."""
+    files = sorted([*(root / "corpus").glob("*.jsonl*"), *(root / "corpus").glob("*.txt")])
+    if not files:
+        raise SystemExit(f"{root / 'corpus'}: no .jsonl or .txt file there. Point --data-root at the folder above corpus/.")
     found = []
-    for file in sorted([*(root / "corpus").glob("*.jsonl*"), *(root / "corpus").glob("*.txt")]):
+    for file in files:
         for number, whole in enumerate(texts(file)):
             found += [(f"{file.name}/{number}.{part}", "prose", text) for part, text in enumerate(cut(whole))]
     for document in installed.documents("stdlib", CODE_BYTES):
@@ -80,10 +83,9 @@ def edited(text: str, share: float, draw: random.Random) -> str:
     return "".join(pieces)
 
 
-def rows(root: Path, seed: int) -> Iterator[dict[str, Any]]:
+def rows(real: list[dict[str, Any]], seed: int) -> Iterator[dict[str, Any]]:
     """The documents of the base in a random order, then copies without end."""
     draw = random.Random(seed)
-    real = base(root)
     draw.shuffle(real)
     yield from real
     number = 0
@@ -102,9 +104,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=90)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    real = base(given.data_root)
     left, digest, bytes_by, documents = given.megabytes * 1e6, hashlib.sha256(), Counter[str](), 0
     with given.out.open("wb") as out:
-        for document in rows(given.data_root, given.seed):
+        for document in rows(real, given.seed):
             line = json.dumps(document, ensure_ascii=False).encode() + b"\n"
             left -= len(line)
             if left < 0:

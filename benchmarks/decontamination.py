@@ -22,6 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+")
     given = parser.parse_args()
+    if absent := [file for file in given.files if not file.is_file()]:
+        parser.error(f"{absent[0]}: no such file. A corpus run that decontaminates writes decontamination_sample.jsonl")
     rows = [json.loads(line) for file in given.files for line in file.read_text(encoding="utf-8").splitlines()]
     say = sys.stdout.write
     say("| pieces | match | rows | labelled | leaks | precision [95 %] |\n|---|---|---|---|---|---|\n")

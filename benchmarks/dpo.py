@@ -74,6 +74,11 @@ def ordered(asked: Asked) -> tuple[list[pairs.Pair], int]:
         found += pairs.tokenise([one], tokenizer, asked.length).pairs
         if len(found) == PAIRS * asked.updates:
             break
+    if len(found) < PAIRS * asked.updates:
+        raise SystemExit(
+            f"card {CARD}: {len(found)} of its {rows} pairs have sides of at most {asked.length} tokens; {asked.updates} "
+            f"updates need {PAIRS * asked.updates}. Raise --length, or lower --updates."
+        )
     lengths = [2 * len(one["prompt_ids"]) + len(one["chosen_ids"]) + len(one["rejected_ids"]) for one in found]
     said = words(asked, rows)
     return [found[i] for i in trainer.order(lengths, said.optim, said.seed)], rows
@@ -198,6 +203,7 @@ def _ours(model: Any, found: list[pairs.Pair]) -> torch.Tensor:
 
 def main(asked: Asked, rounds: int) -> None:
     """Measure every way in turn, `rounds` times."""
+    ordered(asked)  # too few pairs are said before anything is measured
     say = Console(soft_wrap=True).print
     found: dict[str, list[Seen]] = {way: [] for way in WAYS}
     for _ in range(rounds):
@@ -227,6 +233,8 @@ if __name__ == "__main__":
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--gradients", action="store_true")
     given = parser.parse_args()
+    if given.updates < 2:
+        parser.error("--updates: at least 2, for the first is not counted")
     all_ways = Asked(given.model, given.data_root, given.updates, given.length)
     plain = Console(soft_wrap=True)
     if given.gradients:

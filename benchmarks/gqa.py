@@ -8,6 +8,7 @@ the bytes of the cache, and the median of the paired ratios.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -71,4 +72,6 @@ def main(pairs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", type=int, nargs="?", default=5, help="how often each side is measured")
+    main(parser.parse_args().pairs)

@@ -7,6 +7,7 @@ the pass adds at its peak, CPU seconds, and how far value and gradients are from
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def main(passes: int) -> None:
         rows = {}
         for way in WAYS:
             out = Path(f"/dev/shm/loss-{os.getpid()}.pt")
-            subprocess.run([sys.executable, __file__, way, dtype, str(passes), str(out)], check=True)
+            subprocess.run([sys.executable, __file__, str(passes), "--side", way, dtype, str(out)], check=True)
             rows[way] = torch.load(out)
             out.unlink()
         plain_peak, plain_seconds, value, *gradients = rows["plain"]
@@ -88,7 +89,11 @@ def main(passes: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("passes", type=int, nargs="?", default=5, help="how often each way is measured")
+    parser.add_argument("--side", nargs=3, metavar=("WAY", "DTYPE", "OUT"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        measure(given.side[0], given.side[1], given.passes, Path(given.side[2]))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+        main(given.passes)

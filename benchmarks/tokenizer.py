@@ -87,6 +87,8 @@ def corpus(root: Path | None, size: int) -> list[str]:
     from alignment.corpus import installed, readers
 
     files = sorted((root / "corpus").glob("*.jsonl*")) if root else []
+    if root and not files:
+        raise SystemExit(f"{root / 'corpus'}: no .jsonl file there. Point --data-root at the folder above corpus/.")
     texts = [d.text for file in files for d in readers.first(readers.read(file, "web", "x"), size // 2 // len(files))]
     left = size - sum(len(text.encode()) for text in texts)
     for name in ("stdlib", "packages"):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from alignment import hardware, run, terminal
 from alignment.corpus.index import Index
-from alignment.errors import DataError
+from alignment.errors import DataError, ModelError
 from alignment.verify import sandbox
 from eval import contamination as marking
 from eval import harness, invariance, journal, ranks, tasks
@@ -73,6 +73,7 @@ def main(
     """
     if run_code_unprotected:
         sandbox.accept_unprotected()
+    _is_there(model)
     wanted = tasks.named(_words(task_names), protocol, _words(subjects))
     root = data_root or heldout(model, wanted)
     items = sum(len(harness.spread(task.items(root), limit)) for task in wanted)  # bad data is said before weights load
@@ -97,6 +98,12 @@ def main(
             marking.mark(report, wanted, root, place, trained)
             _say(marking.line(task["name"], task["contamination"]) for task in scored)
     terminal.console().print(f"{place / 'report.json'}", markup=False)
+
+
+def _is_there(model: str) -> None:
+    """Refuse a run or folder that there is not, before its items are looked for."""
+    if not Path(model).exists() and "@" not in model:
+        raise ModelError(f"{model}: no such run or folder. Name one, or a model of the hub as ORG/NAME@REVISION.")
 
 
 def _show(report: Mapping[str, Any], wanted: Sequence[Task], model: str, place: Path) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import yaml
-
 from alignment import hardware
 from alignment.hardware import Profile
+from alignment.hardware import is_sharded as is_sharded
 from alignment.models import presets
 from alignment.models.presets import Shape
 
@@ -89,9 +88,3 @@ def _loss(shape: Shape, mode: Mode, tokens: int) -> int:
     narrow = 0 if mode == "float32" else 2
     each = {"float32": 4, "bfloat16": 2, "autocast": 6}[mode]
     return loss_rows(tokens, shape.width) * shape.vocab * each + shape.vocab * shape.width * (4 + narrow)
-
-
-def is_sharded(profile: str) -> bool:
-    """Whether a profile's processes share weights, gradients and moments (FSDP) instead of copying them (DDP)."""
-    path = hardware.PROFILES / profile / "accelerate.yaml"
-    return bool(yaml.safe_load(path.read_text(encoding="utf-8"))["distributed_type"] == "FSDP")

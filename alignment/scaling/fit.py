@@ -35,7 +35,8 @@ def rows(folder: Path) -> list[Row]:
     """The IsoFLOP runs of a fitted corpus, without those that diverged."""
     if not (folder / table.ROWS).exists():
         inside = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{table.ROWS}")))
-        raise DataError(f"{folder}: no fit here." + (f" Name one of the corpora in it: {inside}." if inside else ""))
+        hint = f"Name one of the corpora in it: {inside}." if inside else "Make one: python -m alignment fit."
+        raise DataError(f"{folder}: no fit here. {hint}")
     kept, _ = table.learnt(table.read([folder]))
     return parted(kept)[0]
 

@@ -15,6 +15,8 @@ BEFORE = ("curriculum", "corpus", "tokenizer", "shards")
 
 def preparation(like: Path) -> tuple[dict[str, str], str, int]:
     """Texts of the recipes in a folder that come before pre-training; the name of its shards; the vocabulary."""
+    if not like.is_dir():
+        raise RecipeError(f"--like {like}: no such folder. Name one with the recipes of a tokenizer and its shards.")
     texts: dict[str, str] = {}
     found: dict[str, dict[str, Recipe]] = {}
     for file in sorted(like.glob("*.yaml")):

@@ -10,6 +10,7 @@ the 497 sequences that the batch makes at a length of 2048.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,6 +92,12 @@ def scale(layers: int, width: int, sequence: int) -> float:
 def warmup(updates: int) -> int:
     """Updates of warm-up: the paper's 2000, and no more than a twentieth of the run."""
     return min(WARMUP_STEPS, max(1, round(WARMUP_SHARE * updates)))
+
+
+def check_amount(said: float, option: str, what: str) -> None:
+    """Refuse what is no amount of anything: zero, less, infinite, not a number."""
+    if not 0 < said < math.inf:
+        raise RecipeError(f"{option} {said:g}: give {what} above 0, and a finite number.")
 
 
 def beyond(flops: float, fitted: tuple[float, float], what: str) -> str | None:

@@ -59,8 +59,6 @@ def head(shape: Shape) -> int:
 
 def compose(flops: float, law: Power, fitted: tuple[float, float], *, sequence: int, vocab: int, profile: Profile) -> Plan:
     """Plan the run of a budget by a law of the model's scale that was fitted on budgets from `fitted[0]` to `fitted[1]`."""
-    if flops <= 0:
-        raise RecipeError(f"--budget {flops:g}: give FLOPs above 0.")
     scale = law(flops)
     shape = shapes.nearest(scale, sequence, vocab)
     real = presets.flops_per_token(shape, sequence)

@@ -23,6 +23,7 @@ NOW = "%Y-%m-%dT%H:%M:%SZ"
 
 def predict(folder: Path, flops: float, out: Path) -> dict[str, Any]:
     """Predict a budget's loss from a fit, and write it. Raises RunError where a prediction lies there already."""
+    laws.check_amount(flops, "--budget", "FLOPs")
     if out.exists():
         raise RunError(f"{out}: holds a prediction; it is kept as it was made. Name another file.")
     rows = fits.rows(folder)
@@ -62,12 +63,7 @@ def score(file: Path, path: Path) -> dict[str, Any]:
     out = file.with_suffix(".score.json")
     if out.exists():
         raise RunError(f"{out}: this prediction was scored; the record is kept. Predict anew for another run.")
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: no prediction ({error}). Write one: python -m alignment predict FIT --budget ..."
-        ) from None
+    said = _read(file)
     done = run.read(path, "pretrain")
     words = recipe.validate(done.manifest["recipe"], str(path))
     assert isinstance(words, recipe.Pretrain), "read as such"
@@ -93,6 +89,17 @@ def score(file: Path, path: Path) -> dict[str, Any]:
     }
     run.write_text(out, json.dumps(found, indent=1) + "\n")
     return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    again = "Write one: python -m alignment predict FIT --budget ..."
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: no prediction ({error}). {again}") from None
+    if not isinstance(said, dict) or "loss_by_measure" not in said:
+        raise DataError(f"{file}: JSON, and no prediction. {again}")
+    return said
 
 
 def _flops(words: recipe.Pretrain, tokens: int) -> float:

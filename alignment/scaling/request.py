@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,8 @@ from alignment.scaling import costs, launch, laws
 from alignment.scaling import plan as planning
 from alignment.scaling.laws import Interval, Power
 from alignment.scaling.plan import Machine, Plan
+
+AMOUNTS = {"budget": "FLOPs", "hours": "hours", "dollars": "money", "mfu": "a share of the peak"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class Request:
     pivot: str | None
     sequence: int
     like: Path
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that are none."""
+        for name, what in AMOUNTS.items():
+            if (said := getattr(self, name)) is not None:
+                laws.check_amount(said, f"--{name}", what)
 
     @cached_property
     def profile(self) -> Profile:
@@ -130,6 +139,6 @@ def _pivot(text: str | None) -> tuple[float, float] | None:
         flops, scale = map(float, text.split(":"))
     except ValueError:
         flops = scale = 0.0
-    if flops <= 0 or scale <= 0:
+    if not (0 < flops < math.inf and 0 < scale < math.inf):
         raise RecipeError(f"--pivot {text}: write FLOPS:SCALE, as in 1e17:1.4e8.")
     return flops, scale

@@ -22,7 +22,7 @@ def nearest(scale: float, sequence: int, vocab: int, *, tie: bool | None = None)
 
     `tie` unset: embeddings are tied where they would outweigh the layers.
     """
-    found = list(candidates(scale, sequence, vocab))
+    found = list(candidates(scale, sequence, vocab)) if math.isfinite(scale) else []
     if not found:
         raise RecipeError(
             f"a model of {scale:.3g} FLOPs a token has no shape between one layer of width 16 and {DEEPEST} of {WIDEST}. "

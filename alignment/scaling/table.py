@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from alignment.errors import DataError
 
 ROWS = "rows.jsonl"
 ALSO = {"C": "budget", "N": "parameters", "M": "scale", "D": "tokens"}  # how papers head such tables
-NUMBERS = ("budget", "scale", "parameters", "tokens", "loss")
+AMOUNTS = ("budget", "scale", "parameters", "tokens")
 MEASURES = {"scale": "M", "scale_6n1": "6 N1", "scale_6n2": "6 N2"}
 
 
@@ -82,10 +82,10 @@ def learnt(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
 def _file(path: Path) -> list[Row]:
     if not path.exists():
         raise DataError(f"{path}: not there. Run the sweep to its end first, or name a table (.csv, .jsonl).")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".csv":
-            raw: list[Mapping[str, Any]] = [*csv.DictReader(text.splitlines())]
+            raw: list[Any] = [*csv.DictReader(text.splitlines())]
         else:
             raw = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
@@ -93,11 +93,15 @@ def _file(path: Path) -> list[Row]:
     return [_row(words, f"{path}, row {number}") for number, words in enumerate(raw, start=1)]
 
 
-def _row(raw: Mapping[str, Any], where: str) -> Row:
+def _row(raw: Any, where: str) -> Row:
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: not an object but {type(raw).__name__}. Write one with C, N (or M), D, loss.")
     words = {ALSO.get(name, name): value for name, value in raw.items() if value not in (None, "")}
     unit = "bits_per_byte" if "bits_per_byte" in words else "loss"
     words["loss"] = words.pop(unit, None)
-    numbers = {name: _number(words[name], f"{where}: {name}") for name in NUMBERS if words.get(name) is not None}
+    numbers = {name: _amount(words[name], f"{where}: {name}") for name in AMOUNTS if name in words}
+    if words["loss"] is not None:
+        numbers["loss"] = _loss(words["loss"], f"{where}: loss")
     if "scale" not in numbers and "parameters" in numbers:
         numbers["scale"] = 6 * numbers["parameters"]
     if "tokens" not in numbers and {"budget", "scale"} <= numbers.keys():
@@ -107,11 +111,9 @@ def _row(raw: Mapping[str, Any], where: str) -> Row:
     for name in ("budget", "scale", "tokens", "loss"):
         if name not in numbers:
             raise DataError(f"{where}: no {name}. A row needs the loss and two of C (budget), N or M (scale), D (tokens).")
-        if name != "loss" and numbers[name] <= 0:
-            raise DataError(f"{where}: {name} {numbers[name]:g} is not above 0.")
     optional = ("learning_rate", "batch_tokens", *(name for name in MEASURES if name != "scale"))
-    found: dict[str, Any] = {name: _number(words[name], f"{where}: {name}") for name in optional if name in words}
-    found |= {name: int(_number(words[name], f"{where}: {name}")) for name in ("seed", "sequence", "vocab") if name in words}
+    found: dict[str, Any] = {name: _amount(words[name], f"{where}: {name}") for name in optional if name in words}
+    found |= {name: _whole(words[name], f"{where}: {name}") for name in ("seed", "sequence", "vocab") if name in words}
     return Row(
         run=str(words.get("run", where)),
         data=str(words.get("data", "all")),
@@ -129,5 +131,27 @@ def _row(raw: Mapping[str, Any], where: str) -> Row:
 def _number(value: Any, where: str) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: {value!r} is not a number.") from None
+
+
+def _amount(value: Any, where: str) -> float:
+    number = _number(value, where)
+    if not 0 < number < math.inf:
+        raise DataError(f"{where} {number:g} is not above 0 and finite. Mend the row, or remove it.")
+    return number
+
+
+def _loss(value: Any, where: str) -> float:
+    """A loss may be infinite or no number: that run diverged."""
+    number = _number(value, where)
+    if number <= 0:
+        raise DataError(f"{where} {number:g} is not above 0. Mend the row, or remove it.")
+    return number
+
+
+def _whole(value: Any, where: str) -> int:
+    number = _number(value, where)
+    if not number.is_integer():
+        raise DataError(f"{where}: {value!r} is not a whole number. Mend the row, or remove it.")
+    return int(number)

@@ -151,6 +151,8 @@ def test_a_card_that_cannot_be_meant_is_refused(folder: Path, old: str, new: str
 def test_an_unknown_card_names_the_nearest(folder: Path) -> None:
     with pytest.raises(DataError, match="Did you mean 'toy'"):
         data_card.load("tov", folder)
+    with pytest.raises(DataError, match=r"none/toy\.md: no such data card\. There is none in .*/none/: .*project's root"):
+        data_card.load("toy", folder / "none")
 
 
 def test_missing_data_says_what_and_where(folder: Path, data: Path, tmp_path: Path) -> None:

@@ -90,6 +90,18 @@ def test_a_profile_is_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         hardware.read("mine")
 
 
+def test_who_shards_is_read_from_the_launchers_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.is_sharded("8x80gb")
+    assert not hardware.is_sharded("cpu-2")
+    monkeypatch.setattr(hardware, "PROFILES", tmp_path)
+    for name, more in (("one", ""), ("two", "processes: 2\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "profile.yaml").write_text(f"device: cpu\nmicro_tokens: 64\n{more}")
+    assert not hardware.is_sharded("one")  # needs no launcher
+    with pytest.raises(HardwareError, match=r"accelerate\.yaml: missing"):
+        hardware.is_sharded("two")
+
+
 @pytest.mark.parametrize("kernel", ["flash_attention_2", hardware.HUB_KERNEL])
 def test_an_absent_kernel_names_the_ways_out(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     monkeypatch.setattr(hardware, "find_spec", lambda _: None)

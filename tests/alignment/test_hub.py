@@ -81,7 +81,7 @@ def test_a_file_without_one_place_to_pin_is_refused(text: str, complaint: str, t
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HubError, match="Name a data card or a recipe"):
+    with pytest.raises(HubError, match=r"absent\.yaml: no such file\. Name a data card \(\.md\) or a recipe"):
         hub.pin(tmp_path / "absent.yaml")
 
 

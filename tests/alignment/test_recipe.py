@@ -80,10 +80,28 @@ def test_a_key_may_stand_only_once(file: Path) -> None:
 CURRICULUM = "stage: curriculum\ndocuments: 1\ninstructions: 1\nproblems: 1\nheldout_problems: 1\nheldout_items: 1\n"
 
 
-def test_shares_of_nothing_are_refused(file: Path) -> None:
-    file.write_text(CURRICULUM + "shares: {math: 0, code: 0}\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match="shares: at least one share must be above 0"):
+CORPUS = "stage: corpus\ndata: [{card: a}]\nbytes: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (CURRICULUM + "shares: {math: 0, code: 0}", "shares: must add up to 1, and these to 0"),
+        (CURRICULUM + "shares: {}", "shares: .*at least 1 item"),
+        (CORPUS + "shares: {web: 0.5, book: 0.3}", "shares: must add up to 1, and these to 0.8"),
+        (CORPUS + "shares: {web: 1}\nlanguages: {en: 1, zh: 1}", "languages: must add up to 1, and these to 2"),
+        (CORPUS + "shares: {}", "shares: .*at least 1 item"),
+    ],
+)
+def test_shares_are_those_of_a_whole(file: Path, text: str, complaint: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=complaint):
         recipe.load(file)
+
+
+def test_shares_may_be_rounded_or_unset(file: Path) -> None:
+    file.write_text(CORPUS + "shares: {web: 0.33, book: 0.33, code: 0.33}\nlanguages: {}\n", encoding="utf-8")
+    assert recipe.load(file).model_dump()["languages"] == {}
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ def killed(words, out, at):
     return answered(out)
 
 
+def test_a_model_that_is_not_there_is_said_before_its_items_are_sought(capsys):
+    assert terminal.guarded(lambda: command.run_command(["runs/nope", "--tasks", "gsm8k"]), resumes=False) == 2
+    assert "error: runs/nope: no such run or folder." in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_continues_and_gives_the_same_report(model, data, tmp_path):
     tasks = ["--tasks", "mini-gsm8k,mini-ceval", "--form", "completion"]

@@ -22,6 +22,7 @@ from alignment.scaling.request import Request
 
 ROOT = Path(__file__).parents[3]
 LIKE = Path("recipes/deepseek-llm-7b")
+NO_AMOUNT = (0.0, -1.0, float("nan"), float("inf"))
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,13 @@ def test_hours_and_money_pay_for_the_output_layer_too() -> None:
     ({}, "give one of --budget"),
     ({"budget": 1e20, "dollars": 5.0}, "give one of --budget"),
     ({"budget": 1e20, "hours": 5.0}, "give one of --budget"),
-    ({"budget": -1.0}, "give FLOPs above 0"),
+    *(({"budget": amount}, "--budget .*: give FLOPs above 0") for amount in NO_AMOUNT),
+    *(({"hours": amount, "gpus": "8xH100", "mfu": 0.4}, "--hours .*: give hours above 0") for amount in NO_AMOUNT),
+    *(({"dollars": amount}, "--dollars .*: give money above 0") for amount in NO_AMOUNT),
+    *(({"budget": 1e20, "mfu": amount}, "--mfu .*: give a share of the peak above 0") for amount in NO_AMOUNT),
+    ({"hours": 1e300, "gpus": "8xH100", "mfu": 0.4}, "inf FLOPs a token has no shape"),
+    ({"budget": 1e20, "pivot": "nan:1"}, "write FLOPS:SCALE"),
+    ({"budget": 1e20, "pivot": "1e17:inf"}, "write FLOPS:SCALE"),
     ({"budget": 1e10}, "not one update|no shape between"),
     ({"gpus": "8xH100"}, "give one of --budget"),
     ({"gpus": "8xH100", "hours": 5.0}, "say --mfu"),
@@ -119,7 +126,8 @@ def test_hours_and_money_pay_for_the_output_layer_too() -> None:
     ({"budget": 1e20, "data_quality": "early"}, "--pivot"),
     ({"budget": 1e20, "data_quality": "early", "pivot": "1e17"}, "write FLOPS:SCALE"),
     ({"budget": 1e20, "on": "nowhere"}, "Profiles: 8x80gb"),
-    ({"budget": 1e20, "like": Path("recipes/claims/multi-step/none")}, "one tokenizer recipe and one shards recipe"),
+    ({"budget": 1e20, "like": Path("recipes/claims/multi-step/none")}, "none: no such folder"),
+    ({"budget": 1e20, "like": Path("recipes/smollm2-135m")}, "one tokenizer recipe and one shards recipe"),
 ])  # fmt: skip
 def test_what_cannot_be_planned_is_refused_with_the_way_out(words: Any, complaint: str) -> None:
     with pytest.raises(PlumblineError, match=complaint):

@@ -129,8 +129,19 @@ def test_a_prediction_is_not_scored_by_another_run(
 def test_a_folder_without_a_fit_is_refused_and_names_those_below(fits: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no fit here\. Name one of the corpora in it: prose"):
         predict.predict(fits, 1e18, tmp_path / "x.json")
-    with pytest.raises(DataError, match="no prediction"):
-        predict.score(tmp_path / "none.json", tmp_path)
+    with pytest.raises(DataError, match=r"no fit here\. Make one: python -m alignment fit"):
+        predict.predict(tmp_path, 1e18, tmp_path / "x.json")
+    (tmp_path / "other.json").write_text("[1]")
+    for name in ("none", "other"):
+        with pytest.raises(DataError, match=f"{name}.json: .*no prediction"):
+            predict.score(tmp_path / f"{name}.json", tmp_path)
+
+
+@pytest.mark.parametrize("amount", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_refused_and_nothing_is_written(fits: Path, tmp_path: Path, amount: float) -> None:
+    with pytest.raises(RecipeError, match=r"--budget .*: give FLOPs above 0"):
+        predict.predict(fits / "prose", amount, tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_the_commands_say_what_they_found(fits: Path, tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def test_what_follows_from_c_is_m_times_d_is_filled_in(tmp_path: Path, head: str
     ("N,loss\n1,1\n", "row 1: no budget|no tokens"),
     ("C,N,D,loss\n1,1,x,1\n", "row 1: tokens: 'x' is not a number"),
     ("C,N,D,loss\n0,1,1,1\n", "budget 0 is not above 0"),
+    ("C,M,loss\n1,0,2\n", "scale 0 is not above 0"),
+    ("C,N,D,loss\nnan,1,1,1\n", "budget nan is not above 0 and finite"),
+    ("C,N,D,loss\n1,inf,1,1\n", "parameters inf is not above 0 and finite"),
+    ("C,N,D,loss\n1,1,1,-2\n", "loss -2 is not above 0"),
+    ("C,N,D,loss,seed\n1,1,1,1,nan\n", "seed: 'nan' is not a whole number"),
     ("C,N,D,loss\n", "no rows"),
 ])  # fmt: skip
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -47,6 +52,11 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
         table.read([tmp_path])
     with pytest.raises(DataError, match="head line"):
         table.read([written(tmp_path, "{", "t.jsonl")])
+    with pytest.raises(DataError, match=r"t\.jsonl, row 2: not an object but list"):
+        table.read([written(tmp_path, '{"C": 1, "N": 1, "loss": 1}\n[1, 2]\n', "t.jsonl")])
+    (tmp_path / "t.csv").write_bytes(b"C,N\xff")
+    with pytest.raises(DataError, match="head line"):
+        table.read([tmp_path / "t.csv"])
 
 
 def test_losses_of_different_tokenizers_are_refused_but_not_bits_per_byte(tmp_path: Path) -> None:
