@@ -132,7 +132,7 @@ def forecast(item: Planned, profile: str) -> str:
     machine = hardware.read(profile)
     micro, passes = hardware.split(machine, words.batch_size, words.sequence_length)
     each = presets.flops_per_token(shape, words.sequence_length)
-    length, sharded = words.sequence_length, memory.is_sharded(profile)
+    length, sharded = words.sequence_length, hardware.is_sharded(profile)
     held = memory.estimate(shape, machine, micro * length, sharded=sharded, length=length)
     parts = ", ".join(f"{name} {_size(size)}" for name, size in asdict(held).items())
     return "\n".join(

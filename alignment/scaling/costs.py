@@ -65,7 +65,7 @@ def held(plan: Plan, name: str, profile: Profile, recompute: bool | str) -> Memo
     except HardwareError:
         return None
     chosen = profile.model_copy(update={"recompute": recompute})
-    sharded = memory.is_sharded(name)
+    sharded = hardware.is_sharded(name)
     return memory.estimate(plan.shape, chosen, micro * plan.sequence, sharded=sharded, length=plan.sequence)
 
 
@@ -86,5 +86,5 @@ def _parts(plan: Plan, name: str) -> str:
     profile = hardware.read(name)
     found = held(plan, name, profile, profile.recompute)
     assert found is not None, f"{plan.batch_size} was chosen for {name}"
-    shared = f"; weights, gradients and optimizer are shards of {profile.processes}" if memory.is_sharded(name) else ""
+    shared = f"; weights, gradients and optimizer are shards of {profile.processes}" if hardware.is_sharded(name) else ""
     return ", ".join(f"{part} {size / GIB:,.3g} GiB" for part, size in asdict(found).items()) + shared
