@@ -171,24 +171,38 @@ def _words(listed: str) -> list[str]:
 def heldout(model: str, wanted: list[Task]) -> Path | None:
     """The held-out sets of the curriculum that a run of ours was made from; None: the tasks look on the hub.
 
-    Raises DataError where some tasks are the run's own and others are not.
+    Raises DataError where some tasks are the run's own and others are not, or where several curricula have such sets.
     """
     mini = [task for task in wanted if task.name.startswith("mini-")]
     if not mini:
         return None
-    found = _curriculum(Path(model)) if run.is_run(Path(model)) else None
-    if found is None or len(mini) < len(wanted):
+    found = _curricula(Path(model)) if run.is_run(Path(model)) else set()
+    if not found or len(mini) < len(wanted):
         folders = ", ".join(f"{task.name}/" for task in wanted)
         raise DataError(f"--data-root: missing. Name the folder that holds {folders}.")
-    return found / "heldout"
+    roots = sorted(place / "heldout" for place in found)
+    fit = [root for root in roots if all((root / task.name).is_dir() for task in mini)] or roots
+    if len(fit) > 1:
+        raise DataError(
+            f"--data-root: missing. {model} was made from several curricula: {', '.join(map(str, fit))}. Name one."
+        )
+    return fit[0]
 
 
-def _curriculum(path: Path) -> Path | None:
-    manifest = run.read_manifest(path)
-    if manifest["stage"] == "curriculum":
-        return path
-    before = [path.parent / name for name in manifest["inputs"]]
-    return next((found for place in before if run.is_run(place) and (found := _curriculum(place))), None)
+def _curricula(path: Path) -> set[Path]:
+    """The curricula in a run's lineage; a run that is not there any more is passed over."""
+    here = run.Finished(path, run.read_manifest(path))
+    if here.manifest["stage"] == "curriculum":
+        return {path}
+    found = set()
+    for name, fingerprint in here.parents.items():
+        place = path.parent / name
+        if not run.is_run(place):
+            continue
+        if run.read_manifest(place)["fingerprint"] != fingerprint:
+            raise DataError(f"--data-root: missing. {place} was run again after {path} was made from it. Name the folder.")
+        found |= _curricula(place)
+    return found
 
 
 def default_out(model: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from alignment import chat
+from alignment import chat, run
 from alignment.hardware import Hardware
 from alignment.models import build
 from alignment.models.presets import Shape
@@ -82,7 +82,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def opened(root: Path, out: Path, stages: Mapping[str, str], *, resumed: bool = False) -> Run:
     """Open a run whose inputs lie below `root`; `stages` says what wrote each."""
     out.mkdir(parents=True, exist_ok=True)
-    return Run(out, {name: Finished(root / name, {"stage": stage}) for name, stage in stages.items()}, {}, True, resumed, {})
+    return Run(out, {name: finished(root / name, stage) for name, stage in stages.items()}, {}, True, resumed, {})
+
+
+def finished(path: Path, stage: str) -> Finished:
+    """A run as it is read back: its model's files with their hashes."""
+    sealed = {f"model/{file.name}": {"sha256": run.sha256(file)} for file in (path / "model").glob("*")}
+    return Finished(path, {"stage": stage, "outputs": sealed})
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

@@ -8,10 +8,7 @@ tokenised by `chat.encode`; on CPUs both answers share one pass over their promp
 from __future__ import annotations
 
 import math
-import shutil
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from alignment.models import build
 from alignment.posttrain import adapter, doctor, mixture, objective, reference, report, shared, start, trainer
 from alignment.posttrain import pairs as preference
 from alignment.posttrain.diagnosis import Diagnosis
-from alignment.posttrain.health import FirstLoss, Seen, Watch
+from alignment.posttrain.health import FirstLoss, Monitor, Seen
 from alignment.posttrain.pairs import Pair
 from alignment.posttrain.reference import Reference
 from alignment.recipe import DPO
@@ -48,26 +45,24 @@ class Tokenised(DPOTrainer):  # type: ignore[misc]
 
     def __init__(self, *given: Any, weights: Mapping[str, float], kept: Mapping[str, Reference], **words: Any) -> None:
         self.weights, self.kept = weights, kept
-        self.watch: Watch | None = None
+        self.monitor: Monitor | None = None
         super().__init__(*given, **words)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Attach the reference's numbers; TRL computes them if nobody has, each pair once however often it is learnt."""
+        """Attach the reference's numbers; TRL computes those that nobody has, a pair once however often it is learnt."""
         shared.attach(self)
-        if objective.ORPO in self.weights:
+        if name not in self.kept:
             return dataset
-        table = self.kept[name].read()
-        if table is None:
-            _, first = np.unique(dataset["pair"], return_index=True)
-            found = super()._precompute_ref_logps(dataset.select(np.sort(first)), name, batch_size)
-            table = np.full((self.kept[name].items, 2), np.nan, dtype=np.float32)
-            table[found["pair"]] = np.stack([found["ref_chosen_logps"], found["ref_rejected_logps"]], axis=1)
-            if self.accelerator.is_main_process and np.isfinite(table).all():  # less than an epoch leaves some pairs out
-                self.kept[name].write(table)
-        chosen, rejected = table[dataset["pair"]].T
+        library = super()._precompute_ref_logps
+
+        def compute(places: Sequence[int]) -> reference.Table:
+            found = library(dataset.select(places), name, batch_size)
+            return np.stack([found["ref_chosen_logps"], found["ref_rejected_logps"]], axis=1)
+
+        chosen, rejected = self.kept[name].of(dataset["pair"][:], compute, main=self.accelerator.is_main_process).T
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Any], return_outputs: bool) -> Any:
@@ -83,10 +78,10 @@ class Tokenised(DPOTrainer):  # type: ignore[misc]
         lengths = _lengths(inputs)
         if objective.SFT in self.weights:
             loss = loss + self.weights[objective.SFT] * objective.likelihood(chosen, lengths[0])
-        if self.watch and self.model.training:
+        if self.monitor and self.model.training:
             gains = chosen.detach() - inputs["ref_chosen_logps"], rejected.detach() - inputs["ref_rejected_logps"]
             columns = (part.tolist() for part in (*lengths, *gains))
-            self.watch.note([Seen(*row) for row in zip(*columns, strict=True)])
+            self.monitor.note([Seen(*row) for row in zip(*columns, strict=True)])
         return loss
 
     def _orpo(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
@@ -134,43 +129,43 @@ def train(recipe: DPO, here: Run, hardware: Hardware) -> dict[str, float | int |
         disable_dropout=True,
         precompute_ref_log_probs=True,
     )
-    computed = reference.way(recipe, cast=optimizer is not None)
-    kept = {
-        name: reference.of(folder, [[pair[ids] for ids in IDS] for pair in part], tokenizer, here, hardware, computed)
-        for name, part in (("train", pairs), ("eval", unseen))
-    }
-    _say(recipe, kept["train"], here)
+    kept: dict[str, Reference] = {}
+    if objective.ORPO not in recipe.weights:
+        scorer = reference.scorer(recipe, folder, tokenizer, here, hardware, cast=optimizer is not None)
+        parts = {"train": pairs} | ({"eval": unseen} if unseen else {})
+        kept = {name: scorer.over([[pair[ids] for ids in IDS] for pair in part]) for name, part in parts.items()}
+    here.say(kept["train"].said if kept else "reference: none (ORPO)")
+    files = here.path / "checkpoints"
     learner = Tokenised(
         model,
         weights=recipe.weights,
         kept=kept,
         args=args,
-        train_dataset=_dataset(pairs, order, here.path / "checkpoints" / "pairs", args),
-        eval_dataset=_dataset(unseen, range(len(unseen)), here.path / "checkpoints" / "heldout", args) if unseen else None,
+        train_dataset=trainer.on_disk(_rows(pairs, order), files / "pairs", args),
+        eval_dataset=trainer.on_disk(_rows(unseen, range(len(unseen))), files / "heldout", args) if unseen else None,
         processing_class=tokenizer,
         optimizers=(optimizer, None),
         peft_config=adapter.config(recipe.adapter, model),
     )
-    began = time.monotonic()
     measured = sizes(pairs, learner.model)
     if recipe.loss == "sigmoid":
         learner.add_callback(FirstLoss(math.log(2), "ln 2", hardware))
     with report.reporting(learner, here, hardware, "dpo", [measured[i] for i in order], NAMES) as log:
         if objective.ORPO not in recipe.weights:
             answers = [len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs]
-            learner.watch = log.measure = Watch(here, answers, recipe.beta, hardware.dtype)
+            learner.monitor = log.measure = Monitor(here, answers, recipe.beta, hardware.dtype)
         trainer.train(learner, here, hardware)
     numbers = log.closing("loss", "accuracy", "margin")
     if unseen:
         numbers |= heldout(learner)
-    seconds = round(time.monotonic() - began, 1)
+    seconds = log.seconds
     trainer.save(learner, tokenizer, pad, folder, here)
     return {
         **numbers,
         "updates": learner.state.global_step,
         "pairs": len(pairs),
         "dropped": dropped.total(),
-        **({"alarms": len(learner.watch.alarms)} if learner.watch else {}),
+        **({"alarms": len(learner.monitor.alarms)} if learner.monitor else {}),
         "train_seconds": seconds,
     }
 
@@ -231,18 +226,6 @@ def _lengths(inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return chosen, rejected
 
 
-def _say(recipe: DPO, kept: Reference, here: Run) -> None:
-    if objective.ORPO in recipe.weights:
-        here.say("reference: none (ORPO)")
-    else:
-        here.say(kept.said)
-
-
-def _dataset(pairs: Sequence[Pair], order: Sequence[int], folder: Path, args: DPOConfig) -> Dataset:
-    """A data set on disk, which every rank reads: pairs in the order in which they are learnt, by number."""
-    with args.main_process_first(local=False):
-        if args.process_index == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            rows = [{"pair": i, **{name: pairs[i][name] for name in IDS}} for i in order]
-            Dataset.from_list(rows).save_to_disk(str(folder))
-    return Dataset.load_from_disk(str(folder))
+def _rows(pairs: Sequence[Pair], order: Sequence[int]) -> list[dict[str, Any]]:
+    """Pairs in the order in which they are learnt, by number."""
+    return [{"pair": i, **{name: pairs[i][name] for name in IDS}} for i in order]

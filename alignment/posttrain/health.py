@@ -1,6 +1,6 @@
 """What a preference training does beside its loss: margins by length, drift from the reference, and alarms.
 
-`Watch` notes every answer of an update and gives its numbers to the report; the first update must find policy and
+`Monitor` notes every answer of an update and gives its numbers to the report; the first update must find policy and
 reference to be one model. An alarm is said once and counted in the run's numbers; it stops nothing.
 """
 
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
         return self.chosen_gain - self.rejected_gain
 
 
-class Watch:
+class Monitor:
     """Collects the pairs of an update. `lengths`: tokens of both answers of all pairs, which set the buckets."""
 
     def __init__(self, here: Run, lengths: Sequence[int], beta: float, dtype: str) -> None:

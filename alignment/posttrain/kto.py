@@ -7,12 +7,9 @@ z0 is that of the whole update. The reference is computed once and kept, as for 
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,13 +46,13 @@ class Tokenised(KTOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         trainer.score_learnt_only(self)
-        table = self.kept.read()
-        if table is None:
-            found = super()._precompute_ref_logps(dataset, name, batch_size)
-            table = np.stack([found["ref_logps"], found["ref_KL_logps"]], axis=1)
-            if self.accelerator.is_main_process:
-                self.kept.write(table)
-        own, others = table.T
+        library = super()._precompute_ref_logps
+
+        def compute(places: Sequence[int]) -> reference.Table:
+            found = library(dataset.select(places), name, batch_size)
+            return np.stack([found["ref_logps"], found["ref_KL_logps"]], axis=1)
+
+        own, others = self.kept.of(range(len(dataset)), compute, main=self.accelerator.is_main_process).T
         return dataset.add_column("ref_logps", own).add_column("ref_KL_logps", others)
 
     @torch.no_grad()
@@ -73,7 +70,8 @@ class Tokenised(KTOTrainer):  # type: ignore[misc]
         for inputs, counts in trainer.batches(self, [self.train_dataset[i] for i in range(at, at + size)]):
             logps = super()._compute_kl_logps(model, inputs)
             if counts:
-                total += torch.stack([(logps - inputs["ref_KL_logps"]).double().sum(), torch.tensor(float(len(logps)))])
+                gains = (logps - inputs["ref_KL_logps"]).double()
+                total += torch.stack([gains.sum(), torch.ones_like(gains).sum()])
         gained, n = self.accelerator.reduce(total, "sum").tolist()
         return float(gained / n)
 
@@ -110,26 +108,27 @@ def train(recipe: KTO, here: Run, hardware: Hardware) -> dict[str, float | int |
     )
     order = trainer.order([len(row["input_ids"]) for row in found], recipe.optim, recipe.seed)
     ordered = list(beside([found[i] for i in order], recipe.optim.batch_size))
-    way = reference.way(recipe, cast=optimizer is not None)
-    kept = reference.of(folder, [[row[ids] for ids in IDS] for row in ordered], tokenizer, here, hardware, way)
+    scorer = reference.scorer(recipe, folder, tokenizer, here, hardware, cast=optimizer is not None)
+    kept = scorer.over([[row[ids] for ids in IDS] for row in ordered])
     here.say(kept.said)
     learner = Tokenised(
         model,
         kept=kept,
         args=args,
-        train_dataset=_dataset(ordered, here.path / "checkpoints" / "answers", args),
+        train_dataset=trainer.on_disk(
+            ({name: row[name] for name in (*IDS, "label")} for row in ordered), here.path / "checkpoints" / "answers", args
+        ),
         processing_class=tokenizer,
         optimizers=(optimizer, None),
         peft_config=adapter.config(recipe.adapter, model),
     )
-    began = time.monotonic()
     work = report.operations(learner.model)
     sizes = [_size(row, work) for row in ordered]
     weights = [recipe.desirable if row["label"] else recipe.undesirable for row in ordered[: recipe.optim.batch_size]]
     learner.add_callback(FirstLoss(0.5 * sum(weights) / len(weights), "half the mean weight", hardware))
     with report.reporting(learner, here, hardware, "kto", sizes, NAMES) as log:
         trainer.train(learner, here, hardware)
-    seconds = round(time.monotonic() - began, 1)
+    seconds = log.seconds
     trainer.save(learner, tokenizer, pad, folder, here)
     return {
         **log.closing("loss", *NAMES.values()),
@@ -166,7 +165,7 @@ def gather(recipe: KTO, here: Run, tokenizer: Any) -> tuple[list[Row], Counter[s
     if len({row["good"] for row in found}) < 2:
         raise DataError(
             f"{here.path}: all {len(found)} answers that can be learnt from are judged alike (dropped: "
-            f"{mixture.said(dropped + too_bad)}). KTO needs good ones and bad ones."
+            f"{mixture.said(dropped + too_bad)}). KTO needs good ones and bad ones: name data that has both."
         )
     return found, dropped + too_bad, cut
 
@@ -200,12 +199,3 @@ def beside(ordered: Sequence[Row], size: int) -> Iterable[Row]:
 def _size(row: Row, work: Any) -> report.Size:
     learnt, tokens = len(row["completion_ids"]), len(row["input_ids"])
     return report.Size(tokens, learnt, work(tokens, learnt))
-
-
-def _dataset(ordered: Sequence[Row], folder: Path, args: KTOConfig) -> Dataset:
-    """A data set on disk, which every rank reads: answers in the order in which they are learnt."""
-    with args.main_process_first(local=False):
-        if args.process_index == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            Dataset.from_list([{name: row[name] for name in (*IDS, "label")} for row in ordered]).save_to_disk(str(folder))
-    return Dataset.load_from_disk(str(folder))

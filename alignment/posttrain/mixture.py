@@ -34,7 +34,7 @@ from alignment.run import Run, write_text
 
 BATCH = 1024  # rows that are tokenised at once
 WRITTEN = ("id", "input_ids", "labels", "source", "language", "domain")  # of a row; its text stays in its source
-SAID = 100_000  # rows between two lines to the person who waits
+TELL_EVERY = 100_000  # rows between two lines to the person who waits
 QUESTIONS = ("question", "Question", "problem", "prompt", "text")  # what evaluation sets call it
 SCRATCH = "steps"  # of a run: outside its seal
 NEAR, BEYOND, LEAK = "near duplicate", "beyond its share", "contains a held-out item"
@@ -132,7 +132,7 @@ def _spooled(
             rows = intake.take(_clean(batch, sought, intake) if sought else batch)
             kept.add(rows)
             yield rows
-            if (done := done + len(batch)) % SAID < len(batch):
+            if (done := done + len(batch)) % TELL_EVERY < len(batch):
                 here.say(f"{name}: {done:,} rows read")
         for reason, count in left.items():
             intake.read[name] += count

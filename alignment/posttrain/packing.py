@@ -15,13 +15,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, Trainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from alignment.hardware import Hardware
 from alignment.models import segments
 from alignment.models.segments import Segment
+from alignment.posttrain import head
 
 PROVED = ("llama", "deepseek_v3")  # classes whose packed log-probabilities the tests hold against unpacked ones
 
@@ -90,8 +90,7 @@ def attach(trainer: Trainer) -> None:
 
     TRL's fused head does so on GPUs; elsewhere it multiplies masked positions too, twice. Same interface, same numbers.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    model = head.bare(trainer)
     if model.device.type == "cpu":
         segments.use(model)
         model.forward = MethodType(_forward, model)
@@ -115,11 +114,4 @@ def _forward(
     mask_N = labels[0, 1:] != -100
     targets_L = labels[0, 1:][mask_N]
     log_probs_L, right_L = segments.LogProbs.apply(hidden_ND[mask_N], self.get_output_embeddings().weight, targets_L)
-    zeros = torch.zeros(1, len(mask_N))
-    return FusedCausalLMOutput(
-        log_probs=zeros.masked_scatter(mask_N[None], log_probs_L),
-        entropy=zeros,  # TRL's report alone reads entropy and mean logits; ours does not
-        mean_logits=zeros,
-        is_top1=torch.zeros_like(mask_N[None]).masked_scatter(mask_N[None], right_L),
-        label_mask=mask_N[None],
-    )
+    return head.scored(mask_N[None], log_probs_L, right_L)

@@ -59,12 +59,10 @@ def read(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[
                 raise DataError(f"{folder}: no pairs.jsonl. Name a preferences run, or a card with pairs.")
             pairs += islice(mixture.load(folder / "pairs.jsonl"), source.rows)
             heldout += mixture.load(folder / "heldout_pairs.jsonl")
-        elif source.card:
-            card = here.cards[source.card]
+        else:
+            card = here.cards[str(source.card)]
             pairs += islice(card.pairs(), source.rows)
             dropped.update(card.dropped)
-        else:
-            raise DataError("data: pairs come from a run or a card. Name one.")
     return pairs, heldout, dropped
 
 

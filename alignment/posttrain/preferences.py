@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice, product
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ from alignment.errors import DataError
 from alignment.generate import engine
 from alignment.hardware import Hardware
 from alignment.posttrain import mixture, start, winner
-from alignment.recipe import Preferences
+from alignment.recipe import Preferences, Source
 from alignment.run import Run, write_text
 from alignment.verify import answers as verified
 from alignment.verify import judge, problem
@@ -31,7 +31,9 @@ ENOUGH = 200  # held-out pairs: an accuracy of 0.75 is then known to 6 points
 
 def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, float | int | str]:
     """Write pairs.jsonl, heldout_pairs.jsonl, samples.jsonl (every answer), ledger.json, and verdicts.jsonl of a judge."""
-    rows = questions(recipe, here)
+    rows, dropped = questions(recipe, here)
+    if dropped:
+        here.say(f"not asked: {mixture.said(dropped)}")
     samples = sample(recipe, here, hardware, rows)
     mixture.save(here.path / "samples.jsonl", samples)
     pairs: dict[str, list[Row]] = {"train": [], "heldout": []}
@@ -55,50 +57,62 @@ def collect(recipe: Preferences, here: Run, hardware: Hardware) -> dict[str, flo
     mixture.save(here.path / "pairs.jsonl", pairs["train"])
     mixture.save(here.path / "heldout_pairs.jsonl", pairs["heldout"])
     longer = sum(len(one["chosen"]) > len(one["rejected"]) for one in pairs["train"]) / len(pairs["train"])
-    verified = [one["correct"] for one in samples if one["correct"] is not None]
+    checked = [one["correct"] for one in samples if one["correct"] is not None]
     numbers = {
         "problems": len(rows),
         "pairs": len(pairs["train"]),
         "heldout_pairs": len(pairs["heldout"]),
-        **({"right_share": sum(verified) / len(verified)} if verified else {}),
+        **({"right_share": sum(checked) / len(checked)} if checked else {}),
         "cut_share": sum(one["cut"] for one in samples) / len(samples),
         "chosen_longer_share": longer,  # a length bias that DPO would learn
     }
-    ledger = {**numbers, "winner": recipe.winner, "outcomes": dict(sorted(outcomes.items()))}
+    ledger = {**numbers, "winner": recipe.winner, "dropped": dict(dropped), "outcomes": dict(sorted(outcomes.items()))}
     write_text(here.path / "ledger.json", json.dumps(ledger, indent=1))
     here.say(f"outcomes by kind: {mixture.said(ledger['outcomes'])}")
     return numbers
 
 
-def questions(recipe: Preferences, here: Run) -> list[Row]:
-    """What is asked: problems of a run, or the first questions of instruction rows, of which a share is held out."""
+def questions(recipe: Preferences, here: Run) -> tuple[list[Row], Counter[str]]:
+    """What is asked (problems of a run, or the first questions of instruction rows); by reason, how many are not."""
+    dropped: Counter[str] = Counter()
     if recipe.data is None:
-        rows = [question for source in recipe.prompts for question in _first_questions(source, recipe, here)]
-        once: dict[str, Row] = {}
-        for row in rows:
-            once.setdefault(row["prompt"], row)
-        rows, where, keep = list(once.values()), f"{here.path}: prompts", "Raise heldout, or add prompts"
+        seen: set[str] = set()
+        rows = [row for source in recipe.prompts for row in _first_questions(source, recipe, here, seen, dropped)]
+        where, keep = f"{here.path}: prompts", "Raise heldout, or add prompts"
     else:
         path = here.inputs[recipe.data].path / "problems.jsonl"
         if not path.exists():
             raise DataError(f"{path}: no such file. Name a run that writes problems.")
-        rows = [row for row in mixture.load(path) if row["kind"] in recipe.kinds]
+        found = list(mixture.load(path))
+        rows = [row for row in found if row["kind"] in recipe.kinds]
+        dropped.update(f"kind {row['kind']}" for row in found if row["kind"] not in recipe.kinds)
         where, keep = str(path), "Keep some (`split: heldout`)"
     if not any(row["split"] == "heldout" for row in rows):
         raise DataError(f"{where}: no held-out problems, so DPO could not be measured. {keep}.")
-    return rows
+    return rows, dropped
 
 
-def _first_questions(source: Any, recipe: Preferences, here: Run) -> Iterator[Row]:
-    for row in mixture.read(source, here, Counter()):
-        turns = row["messages"]
-        if turns[0]["role"] != "user":
-            continue  # a system turn steers the answer, and pairs have none
-        asked = turns[0]["content"]
+def _first_questions(source: Source, recipe: Preferences, here: Run, seen: set[str], dropped: Counter[str]) -> Iterator[Row]:
+    for row in mixture.read(source, here, dropped):
+        turn = row["messages"][0]
+        asked = turn["content"]
+        if reason := _unasked(turn, seen):
+            dropped[reason] += 1
+            continue
+        seen.add(asked)
         drawn = int(hashlib.sha256(f"{recipe.seed} {asked}".encode()).hexdigest()[:8], 16) / 16**8
         split = "heldout" if drawn < recipe.heldout else "train"
         about = {"id": f"{source.run or source.card}/{row['id']}", "language": row["language"], "domain": row["domain"]}
         yield {**about, "prompt": asked, "split": split, **(_target(row) if recipe.winner == "rule" else {"kind": "open"})}
+
+
+def _unasked(turn: Mapping[str, str], seen: Collection[str]) -> str | None:
+    """Why a conversation's first turn is not asked."""
+    if turn["role"] != "user":
+        return f"begins with a {turn['role']} turn"  # that of the system steers the answer, and pairs have none
+    if not turn["content"].strip():
+        return "empty prompt"
+    return "asked before" if turn["content"] in seen else None
 
 
 def _target(row: Row) -> Row:
@@ -178,17 +192,13 @@ def by_judge(
         reasons.append(reason)
     asked = [(row["prompt"], a["answer"], b["answer"]) for row, fit in zip(rows, couples, strict=True) for a, b in fit]
     assert recipe.judge is not None, "no judge"
-    ask = winner.open_judge(recipe.judge, here, hardware)
-
-    def noted(questions: Sequence[str]) -> list[str]:
-        said = ask(questions)
-        verdicts = ({"asked": question, "said": text} for question, text in zip(questions, said, strict=True))
-        mixture.save(here.path / "verdicts.jsonl", verdicts)
-        return said
-
-    verdicts = iter(winner.judge(noted, asked))
+    record = winner.Record(here.path / "verdicts.jsonl")
+    if record.said:
+        here.say(f"{len(record.said):,} verdicts are kept from before")
+    verdicts = iter(winner.judge(winner.open_judge(recipe.judge, here, hardware), asked, record))
     for row, fit, reason in zip(rows, couples, reasons, strict=True):
-        made, word = [], reason
+        made: list[Row] = []
+        word = reason
         for first, second in fit:
             said = next(verdicts)
             word = said.why

@@ -1,4 +1,4 @@
-"""What SFT and DPO log: TRL's numbers in the run's metrics and on its bar, beside speed and what the text cost."""
+"""What SFT, DPO and KTO log: TRL's numbers in the run's metrics and on its bar, beside speed and what the text cost."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Report(TrainerCallback):  # type: ignore[misc]
         self.sizes, self.read, self.peak = sizes, list(accumulate(size.tokens for size in sizes)), peak
         self.measure: Measure | None = None
         self.rows: list[dict[str, float]] = []
-        self.before = time.monotonic()
+        self.began = self.before = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.before = time.monotonic()
+        self.began = self.before = time.monotonic()
         self.bar.advance(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
@@ -92,6 +92,11 @@ class Report(TrainerCallback):  # type: ignore[misc]
         )
         self.bar.advance(1, loss=row["loss"])
         self.before = time.monotonic()  # what was measured beside the training does not count as its time
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began."""
+        return round(time.monotonic() - self.began, 1)
 
     def closing(self, *names: str) -> dict[str, float | int | str]:
         """Means over the last tenth of the updates, of those that have the number."""

@@ -7,13 +7,14 @@ forward passes and ranks.
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.errors import DataError
@@ -54,22 +55,7 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     counts = doctor.gate(found, here)
     model = build.load(folder, hardware, recipe.max_length, base=recipe.adapter and recipe.adapter.base)
     pad = model.config.pad_token_id
-    optimizer = trainer.masters(model, recipe, hardware)
-    packed = packing.possible(model, hardware)
-    items, batches = lay(rows, recipe, hardware, packed=packed)
-    arguments = trainer.arguments(recipe, here, hardware, sequences=1, autocast=optimizer is None) | batches
-    learner = SFTTrainer(
-        model,
-        args=say(arguments),
-        train_dataset=dataset(rows, items, packed=packed),
-        data_collator=packing.collate if packed else None,
-        processing_class=tokenizer,
-        optimizers=(optimizer, None),
-        peft_config=adapter.config(recipe.adapter, model),
-    )
-    (packing.attach if packed else trainer.score_learnt_only)(learner)
-    if recipe.neftune:
-        neftune.attach(learner.model, model.get_input_embeddings(), recipe.neftune)
+    learner, items = make_learner(model, tokenizer, rows, recipe, here, hardware)
     here.say(f"{counts['rows']:,} rows, {counts['learnt_tokens']:,} of {counts['tokens']:,} tokens are learnt")
     ends = epoch_ends(len(rows), recipe.optim)
 
@@ -86,16 +72,17 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
         due = state.global_step == max(ends) or (state.global_step % every == 0 if every else state.global_step in ends)
         return found | (ask() if due else {})
 
-    numbers: dict[str, float | int | str] = {f"{name}_before": rate for name, rate in ask().items()}
-    if validation:
-        numbers["validation_loss_before"] = loss(learner, validation)
-    began = time.monotonic()
+    def before() -> dict[str, float]:
+        found = ask() | ({"validation_loss": loss(learner, validation)} if validation else {})
+        return {f"{name}_before": value for name, value in found.items()}
+
+    learner.add_callback(Before(before))
     measured = sizes(rows, tokenizer, learner.model)
     of_items = [report.total(measured[i] for i in item) for item in items]
     with report.reporting(learner, here, hardware, "sft", of_items, {"mean_token_accuracy": "accuracy"}) as log:
         log.measure = beside
         trainer.train(learner, here, hardware)
-    numbers |= log.closing("loss")
+    numbers: dict[str, float | int | str] = {**known_before(learner), **log.closing("loss")}
     kept = learner.state.global_step
     if validation:
         trainer.take_best(learner)
@@ -105,13 +92,55 @@ def train(recipe: SFT, here: Run, hardware: Hardware) -> dict[str, float | int |
     if recipe.watch:  # the model that is kept, which may have been asked before
         most = recipe.watch.max_new_tokens
         numbers |= told.get(kept) or watch.ask(learner, tokenizer, here, asked, most, step=kept)
-    seconds = round(time.monotonic() - began, 1)
+    seconds = log.seconds
     trainer.save(learner, tokenizer, pad, folder, here)
     return {**numbers, "updates": learner.state.global_step, **counts, "train_seconds": seconds}
 
 
+def make_learner(
+    model: PreTrainedModel, tokenizer: Any, rows: Rows, recipe: SFT, here: Run, hardware: Hardware
+) -> tuple[SFTTrainer, list[list[int]]]:
+    """Make TRL's trainer of a model; name the rows of each item that it takes in turn."""
+    optimizer = trainer.masters(model, recipe, hardware)
+    packed = packing.possible(model, hardware)
+    items, batches = lay(rows, recipe, hardware, packed=packed)
+    arguments = trainer.arguments(recipe, here, hardware, sequences=1, autocast=optimizer is None) | batches
+    learner = SFTTrainer(
+        model,
+        args=say(arguments),
+        train_dataset=dataset(rows, items, packed=packed),
+        data_collator=packing.collate if packed else None,
+        processing_class=tokenizer,
+        optimizers=(optimizer, None),
+        peft_config=adapter.config(recipe.adapter, model),
+    )
+    (packing.attach if packed else trainer.score_learnt_only)(learner)
+    if recipe.neftune:
+        neftune.attach(learner.model, model.get_input_embeddings(), recipe.neftune)
+    return learner, items
+
+
+class Before(TrainerCallback):  # type: ignore[misc]
+    """Measures the start model when the trainer has placed it on the devices, or sharded it over them.
+
+    The trainer's state keeps the numbers, so that a resumed training, whose model has learnt already, knows them.
+    """
+
+    def __init__(self, measure: Callable[[], dict[str, float]]) -> None:
+        self.measure = measure
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if not state.global_step:
+            state.log_history.append({"step": 0, "before": self.measure()})
+
+
+def known_before(learner: SFTTrainer) -> dict[str, float]:
+    """What `Before` measured, in this process or in the one that this one resumes."""
+    return next((row["before"] for row in learner.state.log_history if "before" in row), {})
+
+
 def say(arguments: dict[str, Any]) -> SFTConfig:
-    """Add to what SFT and DPO have in common what only SFT says in TRL's words."""
+    """Add what only SFT says in TRL's words to what the stages have in common."""
     return SFTConfig(
         **arguments,
         max_length=None,  # rows that are too long were dropped: TRL would cut their end marks off
@@ -141,10 +170,11 @@ def gather(recipe: SFT, here: Run, tokenizer: Any) -> Gathered:
             plain.append(source)
             continue
         mixture.check_tokenizer(found.path, tokenizer)
-        rows += list(mixture.load(found.path / "rows.jsonl"))[: source.rows]
+        taken = list(islice(mixture.load(found.path / "rows.jsonl"), source.rows))
+        if any(len(row["input_ids"]) > recipe.max_length for row in taken):
+            raise DataError(f"{found.path}: rows are longer than max_length {recipe.max_length}. Build it with this length.")
+        rows += taken
         validation += mixture.load(found.path / "validation.jsonl")
-    if any(len(row["input_ids"]) > recipe.max_length for row in rows):
-        raise DataError(f"rows of the mixture are longer than max_length {recipe.max_length}. Build it with this length.")
     dropped: Counter[str] = Counter()
     read = [row for source in plain for row in mixture.read(source, here, dropped)]
     fresh, too_bad, cut = mixture.tokenise(read, tokenizer, recipe.max_length)

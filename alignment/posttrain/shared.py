@@ -11,17 +11,16 @@ from types import MethodType
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import Trainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from alignment.models import segments
+from alignment.posttrain import head
 
 
 def attach(trainer: Trainer) -> None:
     """Make the trained model compute pairs in one pass, where that is exact and faster (benchmarks/dpo.py)."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    model = head.bare(trainer)
     if model.device.type != "cpu" or model.config.model_type != "llama":
         return
     segments.use(model)
@@ -61,14 +60,7 @@ def _forward(
     log_probs_L, right_L = segments.LogProbs.apply(
         hidden_ND[at_RT[:, :-1][mask_RT]], self.get_output_embeddings().weight, labels[:, 1:][mask_RT]
     )
-    zeros_RT = torch.zeros(mask_RT.shape)
-    return FusedCausalLMOutput(
-        log_probs=zeros_RT.masked_scatter(mask_RT, log_probs_L),
-        entropy=zeros_RT,  # TRL's report alone reads entropy and mean logits; ours does not
-        mean_logits=zeros_RT,
-        is_top1=torch.zeros_like(mask_RT).masked_scatter(mask_RT, right_L),
-        label_mask=mask_RT,
-    )
+    return head.scored(mask_RT, log_probs_L, right_L)
 
 
 def _alike(input_ids: torch.Tensor, lengths_R: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""What SFT and DPO share around TRL's trainers: our words in theirs, the order of the data, the saved model.
+"""What SFT, DPO and KTO share around TRL's trainers: our words in theirs, the order of the data, the saved model.
 
-Axes: B sequences, T positions, V vocabulary, N learnt positions.
+Axes: B sequences, T positions, H width, V vocabulary, N learnt positions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
@@ -19,11 +19,11 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from huggingface_hub import constants
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
-from trl.trainer.utils import FusedCausalLMOutput
 
 from alignment import chat
 from alignment import hardware as machine
@@ -31,7 +31,7 @@ from alignment.errors import DataError, HardwareError
 from alignment.hardware import Hardware
 from alignment.models import build, memory
 from alignment.models.masters import MasterAdamW, bare
-from alignment.posttrain import adapter
+from alignment.posttrain import adapter, head
 from alignment.recipe import DPO, KTO, SFT, Optim
 from alignment.run import Run
 
@@ -89,7 +89,7 @@ class Collect(TrainerCallback):  # type: ignore[misc]
 
 
 def arguments(recipe: SFT | DPO | KTO, here: Run, hardware: Hardware, *, sequences: int, autocast: bool) -> dict[str, Any]:
-    """Say what SFT and DPO have in common in TRL's words; `sequences` counts those that one item of a batch is.
+    """Say what the three have in common in TRL's words; `sequences` counts those that one item of a batch is.
 
     Every default that is relied upon is named: TRL's differ from transformers', and both change.
     """
@@ -151,6 +151,15 @@ def order(lengths: Sequence[int], optim: Optim, seed: int) -> list[int]:
     return [i for update in updates for i in sorted(update, key=lambda i: -lengths[i])]
 
 
+def on_disk(rows: Iterable[Mapping[str, Any]], folder: Path, args: TrainingArguments) -> Dataset:
+    """A data set on disk, written once, which every rank reads."""
+    with args.main_process_first(local=False):
+        if args.process_index == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            Dataset.from_list(list(rows)).save_to_disk(str(folder))
+    return Dataset.load_from_disk(str(folder))
+
+
 def score_learnt_only(trainer: Trainer) -> None:
     """On a CPU, give the model a head that looks at learnt positions only.
 
@@ -158,8 +167,7 @@ def score_learnt_only(trainer: Trainer) -> None:
     interface, same log-probabilities; without it SFT of the quickstart's model takes 1.3 times as long on a CPU core.
     Only for models whose logits are hidden states times the head.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    model = head.bare(trainer)
     if model.device.type != "cpu" or model.config.model_type != "llama":
         return
 
@@ -170,14 +178,8 @@ def score_learnt_only(trainer: Trainer) -> None:
         mask_BT = labels[:, 1:] != -100
         targets_N = labels[:, 1:][mask_BT]
         logits_NV = self.get_output_embeddings()(hidden_BTH[mask_BT]).float()
-        zeros_BT = torch.zeros(mask_BT.shape)
-        return FusedCausalLMOutput(
-            log_probs=zeros_BT.masked_scatter(mask_BT, -F.cross_entropy(logits_NV, targets_N, reduction="none")),
-            entropy=zeros_BT,  # TRL's report alone reads entropy and mean logits; ours does not
-            mean_logits=zeros_BT,
-            is_top1=torch.zeros_like(mask_BT).masked_scatter(mask_BT, logits_NV.detach().argmax(-1) == targets_N),
-            label_mask=mask_BT,
-        )
+        log_probs_N = -F.cross_entropy(logits_NV, targets_N, reduction="none")
+        return head.scored(mask_BT, log_probs_N, logits_NV.detach().argmax(-1) == targets_N)
 
     model.forward = MethodType(forward, model)
 

@@ -23,7 +23,7 @@ from alignment.generate.engine import Engine
 from alignment.generate.library import Library
 from alignment.hardware import Hardware
 from alignment.models import memory
-from alignment.posttrain import mixture
+from alignment.posttrain import head, mixture
 from alignment.recipe import Watch
 from alignment.run import Run, write_text
 from alignment.verify import answers
@@ -83,9 +83,7 @@ def ask(
 
 
 def _generate(learner: Trainer, tokenizer: Any, asked: Sequence[list[int]], most: int) -> list[Completion]:
-    model = learner.accelerator.unwrap_model(learner.model)
-    adapted = isinstance(model, PeftModel)
-    model = model.get_base_model() if adapted else model  # the layers hold the adapter
+    model, adapted = head.bare(learner), isinstance(learner.model, PeftModel)
     with _library_attention(model), learner.accelerator.autocast():
         engine = Engine(Library(model) if adapted else model, tokenizer, name=f"update {learner.state.global_step}")
         return [found[0] for found in engine.generate(list(asked), Settings(max_new_tokens=most))]

@@ -6,6 +6,7 @@ if it is the same both times, and a tie is no pair. A reward model scores each a
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -16,7 +17,11 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForSequenceClassification
 
 from alignment import chat
 from alignment.errors import DataError, HubError, ModelError
@@ -27,10 +32,12 @@ from alignment.posttrain import start
 from alignment.recipe import Judge, Start
 from alignment.run import Run
 
-Ask = Callable[[Sequence[str]], list[str]]  # questions -> what a judge says
+Keep = Callable[[str, str], None]  # a question, and what the judge said
+Ask = Callable[[Sequence[str], Keep], None]  # every question is asked, every answer handed over as it comes
 KEY = "OPENAI_API_KEY"
 AT_ONCE, TRIES, TIMEOUT_SECONDS = 8, 5, 120.0
 AGAIN = (408, 429, 500, 502, 503, 504)  # what an endpoint says when it is busy
+CONTINUE = "What it said before is kept: go on with --resume."
 END = r"[*\"')\]]*"  # what closes a word that was set off
 VERDICT = re.compile(rf"[\s*\"'(\[#]*(A|B|TIE|Tie|tie|[ab](?={END}\s*(?:\n|$))){END}(?:[.:,;!]|\s*(?:\n|$))")  # not "A tie"
 TIE, PLACE, UNREAD = "tie", "the judge goes by the place", "the judge's verdict cannot be read"
@@ -56,12 +63,12 @@ def question(prompt: str, first: str, second: str) -> str:
     )
 
 
-def judge(ask: Ask, couples: Sequence[tuple[str, str, str]]) -> list[Verdict]:
-    """Judge couples of answers (prompt, first, second), each in both orders."""
+def judge(ask: Ask, couples: Sequence[tuple[str, str, str]], record: Record) -> list[Verdict]:
+    """Judge couples of answers (prompt, first, second), each in both orders; what the record knows is not asked again."""
     asked = [question(prompt, *pair) for prompt, a, b in couples for pair in ((a, b), (b, a))]
-    said = ask(asked)
-    if len(said) != len(asked):
-        raise ModelError(f"the judge was asked {len(asked)} questions and gave {len(said)} answers. Ask it again.")
+    if new := [text for text in dict.fromkeys(asked) if digest(text) not in record.said]:
+        ask(new, record.keep)
+    said = [record.said[digest(text)] for text in asked]
     return [verdict(*said[i : i + 2]) for i in range(0, len(said), 2)]
 
 
@@ -76,6 +83,33 @@ def verdict(straight: str, swapped: str) -> Verdict:
     return Verdict(None, PLACE) if one == two else Verdict(one == "A")
 
 
+class Record:
+    """What a judge said: a line a question, written as it comes, so that a run that is continued asks nothing twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.one_at_a_time = path, Lock()
+        self.said: dict[str, str] = {}  # by the digest of the question
+        if path.exists():
+            whole, _, cut = path.read_bytes().rpartition(b"\n")
+            os.truncate(path, path.stat().st_size - len(cut))  # the last line of a run that was killed
+            try:
+                self.said = {row["question"]: row["said"] for row in map(json.loads, whole.splitlines())}
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}: cannot be read ({error}). Remove it; the judge is asked again.") from None
+
+    def keep(self, asked: str, said: str) -> None:
+        """Add a line; several threads may."""
+        line = json.dumps({"question": digest(asked), "asked": asked, "said": said})
+        with self.one_at_a_time, self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+            self.said[digest(asked)] = said
+
+
+def digest(asked: str) -> str:
+    """Name a question by its content."""
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
 def open_judge(words: Judge, here: Run, hardware: Hardware) -> Ask:
     """Make a judge of a recipe's words."""
     if words.start is None:
@@ -84,10 +118,10 @@ def open_judge(words: Judge, here: Run, hardware: Hardware) -> Ask:
     chat.check_template(model.tokenizer, None, model.name)
     settings = engine.Settings(max_new_tokens=words.max_new_tokens, temperature=0.0)
 
-    def ask(questions: Sequence[str]) -> list[str]:
+    def ask(questions: Sequence[str], keep: Keep) -> None:
         turns = [[{"role": "user", "content": text}] for text in questions]
         prompts: list[engine.Prompt] = [chat.encode(model.tokenizer, turn, answer=False).input_ids for turn in turns]
-        return [answers[0].text for answers in model.generate(prompts, settings)]
+        model.generate(prompts, settings, lambda number, answers: keep(questions[number], answers[0].text))
 
     return ask
 
@@ -99,10 +133,11 @@ class Endpoint:
         self.url, self.model = f"{url}/chat/completions", model
         self.max_tokens, self.pause_seconds = max_tokens, pause_seconds
 
-    def __call__(self, questions: Sequence[str]) -> list[str]:
-        """Ask all questions, several at once; raises HubError where one gets no answer."""
+    def __call__(self, questions: Sequence[str], keep: Keep) -> None:
+        """Ask all questions, several at once; raises HubError where one gets no answer, after those under way are kept."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self._ask, questions))
+            for _ in pool.map(lambda text: keep(text, self._ask(text)), questions):
+                pass
 
     def _ask(self, text: str) -> str:
         body = {
@@ -122,10 +157,12 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 if error.code not in AGAIN or tried == TRIES:
                     hint = f" Is {KEY} set?" if error.code in (401, 403) else ""
-                    raise HubError(f"{self.url}: {error.code} {error.reason} for model {self.model}.{hint}") from None
+                    what = f"{error.code} {error.reason} for model {self.model}"
+                    raise HubError(f"{self.url}: {what}.{hint} {CONTINUE}") from None
             except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
                 if tried == TRIES:
-                    raise HubError(f"{self.url}: no answer after {TRIES} tries ({error}). Is the endpoint right?") from None
+                    what = f"no answer after {TRIES} tries ({error})"
+                    raise HubError(f"{self.url}: {what}. Is the endpoint right? {CONTINUE}") from None
             time.sleep(self.pause_seconds * 2 ** (tried - 1))
         raise AssertionError("tried without an end")
 
@@ -138,9 +175,6 @@ def scores(words: Start, here: Run, hardware: Hardware, answers: Sequence[tuple[
 
     One at a time: the library finds the end of a padded row by its pad token, which often is the end mark.
     """
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
     folder = start.locate(words, here)
     _check_rewards(folder)
     tokenizer = build.read_tokenizer(folder)

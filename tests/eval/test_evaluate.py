@@ -176,6 +176,24 @@ def test_a_run_of_ours_knows_its_held_out_sets(chain):
         command.heldout(str(chain.base / "dpo"), tasks.named(["mini-gsm8k", "gsm8k"]))
 
 
+def test_the_held_out_sets_are_those_of_the_models_lineage_or_must_be_named(chain):
+    mini = tasks.named(["mini-gsm8k"])
+    for name, kind in (("another", "mini-gsm8k"), ("chatter", "mini-ceval")):  # earlier in the alphabet, and of no model yet
+        for live in chain.add("curriculum", name):
+            jsonl(live.path / "heldout" / kind / "test.jsonl", [{"question": "Who?"}])
+    for live in chain.add("sft", "talkative", ("chatter", "sft")):
+        (live.path / "model").mkdir()
+    assert command.heldout(str(chain.base / "talkative"), mini) == chain.base / "curriculum/heldout"
+    for live in chain.add("sft", "both", ("another", "sft")):
+        (live.path / "model").mkdir()
+    with pytest.raises(DataError, match=r"several curricula: .*another/heldout, .*curriculum/heldout"):
+        command.heldout(str(chain.base / "both"), mini)
+    manifest_of = chain.base / "curriculum" / run.MANIFEST
+    manifest_of.write_text(manifest_of.read_text().replace(chain.done["curriculum"].fingerprint, "0" * 64))
+    with pytest.raises(DataError, match=r"curriculum was run again after .*dpo was made from it"):
+        command.heldout(str(chain.base / "dpo"), mini)
+
+
 def test_the_page_holds_everything_and_runs_nothing(chain, models):  # noqa: ARG001
     live = chain.begin("evaluate", "evaluate", INPUTS)
     evaluate.run(words(), live, MACHINE)

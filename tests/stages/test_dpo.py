@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from alignment import chat, recipe
+from alignment import chat, recipe, run
 from alignment.errors import DataError, ModelError
 from alignment.models import build
 from alignment.posttrain import dpo, health, mixture
@@ -104,6 +105,44 @@ def test_the_reference_is_computed_once_for_all_recipes_over_the_same_pairs(
     dpo.train(words(beta=0.5, seed=1), opened(world, runs / "two"), CPU)
     assert metrics(runs / "two")[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert len(list((runs / "reference-logprobs").iterdir())) == 2  # of the pairs, and of the held-out ones
+
+
+def test_the_start_model_is_hashed_for_a_reference_only_and_no_pair_is_scored_twice(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    score, runs = dpo.DPOTrainer.compute_ref_log_probs, tmp_path / "runs"
+
+    def counted(self: Any, model: Any, inputs: Any) -> Any:
+        found = score(self, model, inputs)
+        scored.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(dpo.DPOTrainer, "compute_ref_log_probs", counted)
+    folder = {"folder": str(world / "start" / "model")}
+    for name, epochs, new in (("half", 0.5, 16 + 7), ("whole", 1, 16)):  # a pair as soon as it is learnt; 7 are held out
+        optim = {"learning_rate": 1e-3, "batch_size": 8, "epochs": epochs}
+        here, scored[:] = opened(world, runs / name), []
+        read = hashing(monkeypatch)
+        dpo.train(words(start=folder, optim=optim), here, CPU)
+        assert sum(scored) == new
+        assert sorted(read) == ["config.json", "model.safetensors"]
+    here = opened(world, runs / "orpo")
+    read = hashing(monkeypatch)
+    dpo.train(words(start=folder, loss="orpo", optim=optim), here, CPU)
+    assert not read
+
+
+def hashing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are hashed from now on."""
+    read: list[str] = []
+
+    def hashed(path: Path) -> str:
+        read.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(run, "sha256", hashed)
+    return read
 
 
 @pytest.mark.parametrize(

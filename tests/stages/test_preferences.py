@@ -22,9 +22,9 @@ from tests.tiny import CPU
 pytestmark = pytest.mark.slow
 
 
-def problem(i: int, split: str) -> dict[str, Any]:
+def problem(i: int, split: str, kind: str = "number") -> dict[str, Any]:
     about = {"tests": "", "entry_point": "", "split": split, "language": "en", "domain": "curriculum-math"}
-    return {"id": f"{split}-{i}", "prompt": f"{i} + 1?", "kind": "number", "target": str(i + 1), **about}
+    return {"id": f"{split}-{i}", "prompt": f"{i} + 1?", "kind": kind, "target": str(i + 1), **about}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     tiny.write_start(root / "start", layers=1, width=16)
     rows = [problem(i, split) for split, n in (("train", 6), ("heldout", 3)) for i in range(n)]
-    tiny.write_rows(root / "data" / "problems.jsonl", rows)
+    tiny.write_rows(root / "data" / "problems.jsonl", [*rows, problem(0, "train", kind="code")])
     return root
 
 
@@ -43,6 +43,7 @@ def opened(root: Path, out: Path) -> Run:
 
 def words() -> Any:
     raw = {"stage": "preferences", "start": {"run": "start"}, "data": "data", "samples": 4, "max_new_tokens": 8}
+    raw |= {"kinds": ["number", "refusal"]}
     return recipe.validate(raw, "t")
 
 
@@ -66,6 +67,7 @@ def test_samples_pairs_and_ledger_agree_and_dpo_reads_them(
     pairs = list(mixture.load(tmp_path / "pairs.jsonl"))
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["outcomes"] == {"number: all right": 2, "number: all wrong": 2, "number: paired": 5}
+    assert ledger["dropped"] == {"kind code": 1}
     assert numbers["pairs"] == len(pairs) == 3
     assert numbers["heldout_pairs"] == len(list(mixture.load(tmp_path / "heldout_pairs.jsonl"))) == 2
     assert numbers["right_share"] == pytest.approx((0 + 1 + 2 + 3 + 4 + 4 + 0 + 1 + 2) / 36)

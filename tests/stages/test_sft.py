@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.optimizer import AcceleratedOptimizer
 from transformers import AutoModelForCausalLM
 
 from alignment import chat, recipe
 from alignment.errors import DataError, HardwareError, ModelError, RecipeError
 from alignment.models import build
-from alignment.posttrain import mixture, sft, trainer
+from alignment.posttrain import mixture, sft, trainer, watch
 from alignment.run import Finished, Run
 from tests import tiny
 from tests.tiny import CPU, metrics
@@ -75,20 +76,55 @@ def test_the_loss_falls_and_the_folder_holds_a_model_that_stops(world: Path, tmp
 
 def test_resume_equals_no_resume(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 4)
-    sft.train(words(), opened(world, tmp_path / "whole"), CPU)
+    expected = sft.train(words(), opened(world, tmp_path / "whole"), CPU)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", dying(7))
         with pytest.raises(KeyboardInterrupt):
             sft.train(words(), opened(world, tmp_path / "cut"), CPU)
     assert trainer.newest(tmp_path / "cut" / "checkpoints").name == "checkpoint-4"
-    sft.train(words(), opened(world, tmp_path / "cut", resumed=True), CPU)
+    numbers = sft.train(words(), opened(world, tmp_path / "cut", resumed=True), CPU)
+    assert numbers["validation_loss_before"] == expected["validation_loss_before"]
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     keep = ("step", "tokens", "loss", "learning_rate")
     assert [{k: row[k] for k in keep} for row in metrics(tmp_path / "cut")] == [
         {k: row[k] for k in keep} for row in metrics(tmp_path / "whole")
     ]
+
+
+def test_the_start_model_is_measured_where_the_trainer_has_placed_it(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sharded over processes, it is whole nowhere before."""
+    placed: dict[str, bool] = {}
+
+    def noting(name: str, measure: Any) -> Any:
+        def noted(learner: Any, *given: Any, **words: Any) -> Any:
+            placed.setdefault(name, isinstance(learner.optimizer, AcceleratedOptimizer))  # at first
+            return measure(learner, *given, **words)
+
+        return noted
+
+    monkeypatch.setattr(sft, "loss", noting("loss", sft.loss))
+    monkeypatch.setattr(watch, "ask", noting("watch", watch.ask))
+    optim = {"learning_rate": 1e-2, "batch_size": 32, "epochs": 1}
+    asking = words(optim=optim, watch={"prompts": ["Say ab1"], "max_new_tokens": 2})
+    numbers = sft.train(asking, opened(world, tmp_path), CPU)
+    assert placed == {"loss": True, "watch": True}
+    start = build.load(world / "start" / "model", CPU)
+    assert numbers["validation_loss_before"] == pytest.approx(mean_loss(start, world / "mix" / "validation.jsonl"), rel=1e-5)
+
+
+@torch.no_grad()
+def mean_loss(model: Any, path: Path) -> float:
+    """Nats per learnt token, row by row in plain torch."""
+    nats = tokens = 0.0
+    for row in mixture.load(path):
+        logits, labels = model(torch.tensor([row["input_ids"]]), use_cache=False).logits[0], torch.tensor(row["labels"])
+        nats += float(F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100, reduction="sum"))
+        tokens += int((labels != -100).sum())
+    return nats / tokens
 
 
 @pytest.mark.parametrize("killed", [False, True])

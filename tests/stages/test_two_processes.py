@@ -22,7 +22,7 @@ OPTIM = "optim: {learning_rate: 3e-3, batch_size: 8, epochs: 2, warmup: 0.1}\nma
 RECIPES = {
     "mix": "stage: mixture\nstart: {run: start}\ndata: [{run: data}]\nmax_length: 64\nvalidation: 0.1\n",
     "sft": "stage: sft\nstart: {run: start}\ndata: [{run: mix}]\n" + OPTIM,
-    "dpo": "stage: dpo\nstart: {run: start}\ndata: [{run: pairs}]\n" + OPTIM,
+    "dpo": "stage: dpo\nstart: {folder: runs/toy/start/model}\ndata: [{run: pairs}]\n" + OPTIM,
 }
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from alignment import recipe
+from alignment import recipe, run
 from alignment.errors import DataError, ModelError, RecipeError
 from alignment.posttrain import health, objective, reference
-from alignment.posttrain.health import Seen, Watch
+from alignment.posttrain.health import Monitor, Seen
 from alignment.run import Run
 from tests import tiny
 from tests.tiny import CPU
@@ -38,22 +38,22 @@ def test_orpo_is_the_papers_equation() -> None:
     assert float(objective.odds_ratio(chosen, rejected)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def watched(tmp_path: Path, beta: float = 0.1) -> Watch:
+def monitored(tmp_path: Path, beta: float = 0.1) -> Monitor:
     here = Run(tmp_path, {}, {}, True, False, {})
-    return Watch(here, [10, 20, 30, 40, 50, 60], beta, "float32")
+    return Monitor(here, [10, 20, 30, 40, 50, 60], beta, "float32")
 
 
-def told(watch: Watch, update: list[Seen], updates: int = health.WINDOW, first: int = 2) -> dict[str, Any]:
+def told(monitor: Monitor, update: list[Seen], updates: int = health.WINDOW, first: int = 2) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for step in range(first, first + updates):
-        watch.note(update)
-        numbers = dict(watch(SimpleNamespace(global_step=step, max_steps=200), None))
+        monitor.note(update)
+        numbers = dict(monitor(SimpleNamespace(global_step=step, max_steps=200), None))
     return numbers
 
 
 def test_margins_are_said_by_length_and_drift_per_token(tmp_path: Path) -> None:
-    watch = watched(tmp_path)
-    numbers = told(watch, [Seen(5, 5, 1.0, -1.0), Seen(30, 20, 2.0, 1.0)], updates=1)
+    monitor = monitored(tmp_path)
+    numbers = told(monitor, [Seen(5, 5, 1.0, -1.0), Seen(30, 20, 2.0, 1.0)], updates=1)
     assert numbers["margin_short"] == pytest.approx(0.2)
     assert numbers["margin_middle"] is None
     assert numbers["margin_long"] == pytest.approx(0.1)
@@ -71,23 +71,23 @@ def test_margins_are_said_by_length_and_drift_per_token(tmp_path: Path) -> None:
     ],
 )
 def test_an_alarm_is_said_once_and_only_where_it_belongs(tmp_path: Path, update: list[Seen], alarm: str | None) -> None:
-    watch = watched(tmp_path)
-    told(watch, update, updates=2 * health.WINDOW)
-    assert [text.split(":")[0] for text in watch.alarms] == ([alarm] if alarm else [])
+    monitor = monitored(tmp_path)
+    told(monitor, update, updates=2 * health.WINDOW)
+    assert [text.split(":")[0] for text in monitor.alarms] == ([alarm] if alarm else [])
 
 
 def test_a_margin_that_stays_at_zero_is_an_alarm_in_the_second_half(tmp_path: Path) -> None:
-    watch = watched(tmp_path)
-    told(watch, [Seen(10, 10, 0.001, 0.0)], updates=60)
-    assert not watch.alarms
-    told(watch, [Seen(10, 10, 0.001, 0.0)], updates=60, first=90)
-    assert [text.split(":")[0] for text in watch.alarms] == ["nothing is learnt"]
+    monitor = monitored(tmp_path)
+    told(monitor, [Seen(10, 10, 0.001, 0.0)], updates=60)
+    assert not monitor.alarms
+    told(monitor, [Seen(10, 10, 0.001, 0.0)], updates=60, first=90)
+    assert [text.split(":")[0] for text in monitor.alarms] == ["nothing is learnt"]
 
 
 def test_the_first_update_must_find_no_drift(tmp_path: Path) -> None:
-    told(watched(tmp_path), [Seen(10, 10, 1e-5, -1e-5)], updates=1, first=1)
+    told(monitored(tmp_path), [Seen(10, 10, 1e-5, -1e-5)], updates=1, first=1)
     with pytest.raises(ModelError, match="KL is not 0"):
-        told(watched(tmp_path), [Seen(10, 10, 0.5, 0.0)], updates=1, first=1)
+        told(monitored(tmp_path), [Seen(10, 10, 0.5, 0.0)], updates=1, first=1)
 
 
 def test_a_reference_is_kept_for_what_it_was_computed_from(tmp_path: Path) -> None:
@@ -97,16 +97,16 @@ def test_a_reference_is_kept_for_what_it_was_computed_from(tmp_path: Path) -> No
     (tmp_path / "runs").mkdir()
     items = [[[1, 2], [3], [4, 5]], [[1], [2, 3], [4]]]
 
-    def named(**changes: Any) -> reference.Reference:
-        given = {"folder": model, "items": items, "tokenizer": tokenizer, "here": here, "hardware": CPU, "computed": "cast"}
-        return reference.of(**(given | changes))
+    said = recipe.validate(RAW | {"start": {"folder": str(model)}}, "t")
+
+    def named(items: Any = items, **changes: Any) -> reference.Reference:
+        given = {"recipe": said, "folder": model, "tokenizer": tokenizer, "here": here, "hardware": CPU, "cast": True}
+        return reference.scorer(**(given | changes)).over(items)
 
     kept = named()
-    assert kept.read() is None
+    assert np.isnan(kept.read()).all()
     kept.write(np.array([[-1.0, -2.0], [-3.0, -4.0]], dtype=np.float32))
-    again = named().read()
-    assert again is not None
-    assert again.tolist() == [[-1, -2], [-3, -4]]
+    assert named().read().tolist() == [[-1, -2], [-3, -4]]
     elsewhere = replace(here, path=tmp_path / "runs" / "another")
     assert named(here=elsewhere).file == kept.file
     others = [
@@ -114,12 +114,49 @@ def test_a_reference_is_kept_for_what_it_was_computed_from(tmp_path: Path) -> No
         named(items=[[[1], [2, 3], [4, 5]], items[1]]),
         named(tokenizer=tiny.byte_tokenizer("chatml")),
         named(hardware=replace(CPU, dtype="bfloat16")),
-        named(computed="autocast"),
+        named(cast=False),
     ]
     assert len({one.file for one in [kept, *others]}) == 6
     kept.file.write_bytes(kept.file.read_bytes()[:-3])
     with pytest.raises(DataError, match="Remove it"):
         kept.read()
+
+
+def test_only_what_nobody_has_computed_yet_is_computed(tmp_path: Path) -> None:
+    kept = reference.Reference(tmp_path / "kept" / "table.npy", "a model", items=4)
+    asked: list[list[int]] = []
+
+    def of(numbers: list[int]) -> Any:
+        def compute(places: Any) -> Any:
+            asked.append([numbers[place] for place in places])
+            return np.array([[-number, -10 - number] for number in asked[-1]], dtype=np.float32)
+
+        return kept.of(numbers, compute, main=True).tolist()
+
+    assert of([3, 1, 3]) == [[-3, -13], [-1, -11], [-3, -13]]
+    assert of([0, 1, 2, 3]) == [[-number, -10 - number] for number in range(4)]
+    assert of([2, 0]) == [[-2, -12], [0, -10]]
+    assert asked == [[3, 1], [0, 2]]
+    broken = reference.Reference(tmp_path / "kept" / "broken.npy", "a broken model", items=1)
+    assert broken.of([0], lambda _: np.array([[-np.inf, 0.0]]), main=True).tolist() == [[-np.inf, 0.0]]
+    assert not broken.file.exists()
+
+
+def test_a_sealed_start_is_known_by_its_manifest_and_another_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_start(tmp_path / "start", layers=1, width=16)
+    model = tmp_path / "start" / "model"
+    here = tiny.opened(tmp_path, tmp_path / "out", {"start": "sft"})
+    read: list[str] = []
+    hashed = run.sha256
+    monkeypatch.setattr(run, "sha256", lambda file: read.append(file.name) or hashed(file))
+    of_run = reference.digest(recipe.Start(run="start"), model, here)
+    assert not read
+    assert reference.digest(recipe.Start(folder=str(model)), model, here) == of_run
+    assert sorted(read) == ["config.json", "model.safetensors"]
+    (model / "config.json").write_text("{}")
+    assert reference.digest(recipe.Start(folder=str(model)), model, here) != of_run
 
 
 RAW = {

@@ -22,20 +22,55 @@ from tests import tiny
 from tests.tiny import CPU
 
 
-def shorter(questions: Sequence[str]) -> list[str]:
-    """A judge that likes the shorter answer, whatever its place."""
-    verdicts = []
+def preferred(text: str) -> str:
+    """The shorter answer, whatever its place."""
+    first, second = text.split("[Answer A]\n")[1].split("\n\nBegin")[0].split("\n\n[Answer B]\n")
+    return "TIE" if len(first) == len(second) else "A." if len(first) < len(second) else "B, it is shorter"
+
+
+def shorter(questions: Sequence[str], keep: winner.Keep) -> None:
+    """A judge that likes the shorter answer."""
     for text in questions:
-        first, second = text.split("[Answer A]\n")[1].split("\n\nBegin")[0].split("\n\n[Answer B]\n")
-        verdicts.append("TIE" if len(first) == len(second) else "A." if len(first) < len(second) else "B, it is shorter")
-    return verdicts
+        keep(text, preferred(text))
 
 
-def test_a_judge_is_asked_in_both_orders() -> None:
-    found = winner.judge(shorter, [("Why?", "so", "because"), ("Why?", "because", "so"), ("Why?", "aa", "bb")])
+def test_a_judge_is_asked_in_both_orders(tmp_path: Path) -> None:
+    record = winner.Record(tmp_path / "verdicts.jsonl")
+    found = winner.judge(shorter, [("Why?", "so", "because"), ("Why?", "because", "so"), ("Why?", "aa", "bb")], record)
     assert found == [(True, ""), (False, ""), (None, winner.TIE)]
-    partial = winner.judge(lambda asked: ["A"] * len(asked), [("Why?", "so", "because")])
-    assert partial == [(None, winner.PLACE)]
+
+    def first(questions: Sequence[str], keep: winner.Keep) -> None:
+        for text in questions:
+            keep(text, "A")
+
+    assert winner.judge(first, [("Who?", "so", "because")], record) == [(None, winner.PLACE)]
+
+
+def test_what_a_judge_said_outlives_a_question_that_fails_and_is_never_asked_again(tmp_path: Path) -> None:
+    couples = [("Why?", "so", "because"), ("Why?", "aa", "bb"), ("How?", "because", "so")]
+    path, asked = tmp_path / "verdicts.jsonl", []
+
+    def failing(questions: Sequence[str], keep: winner.Keep) -> None:
+        for number, text in enumerate(questions):
+            if number == 4:
+                raise HubError("no answer")
+            asked.append(text)
+            keep(text, preferred(text))
+
+    with pytest.raises(HubError):
+        winner.judge(failing, couples, winner.Record(path))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["asked"] for line in lines] == asked
+    assert len({line["question"] for line in lines}) == len(asked) == 4
+    with path.open("a") as file:
+        file.write('{"question": "of a run that was ki')
+    record = winner.Record(path)
+    assert winner.judge(failing, couples, record) == [(True, ""), (None, winner.TIE), (False, "")]
+    assert len(asked) == len(set(asked)) == 6
+    assert winner.Record(path).said == record.said
+    path.write_text("no verdict\n")
+    with pytest.raises(DataError, match="Remove it"):
+        winner.Record(path)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +114,12 @@ class Replies(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "Bearer secret":
             self.send_error(401)
             return
+        asked = body["messages"][0]["content"]
+        if "Broken?" in asked:
+            self.send_error(400)
+            return
         self.seen.append(body)
-        said = shorter([body["messages"][0]["content"]])[0]
+        said = preferred(asked)
         reply = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
         self.send_response(200)
         self.end_headers()
@@ -99,15 +138,32 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-def test_an_endpoint_is_asked_again_while_it_is_busy(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_is_asked_again_while_it_is_busy(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replies, "seen", [])
+    monkeypatch.setattr(Replies, "busy", 1)
     monkeypatch.setenv(winner.KEY, "secret")
-    ask = winner.Endpoint(url, "judge-1", 16, pause_seconds=0.01)
-    assert winner.judge(ask, [("Why?", "because", "so")]) == [(False, "")]
+    ask, record = winner.Endpoint(url, "judge-1", 16, pause_seconds=0.01), winner.Record(tmp_path / "verdicts.jsonl")
+    assert winner.judge(ask, [("Why?", "because", "so")], record) == [(False, "")]
     assert [body["model"] for body in Replies.seen] == ["judge-1"] * 2
     monkeypatch.setenv(winner.KEY, "wrong")
-    with pytest.raises(HubError, match=f"401.*{winner.KEY}") as refused:
-        ask(["?"])
+    with pytest.raises(HubError, match=f"401.*{winner.KEY}.*--resume") as refused:
+        ask(["?"], record.keep)
     assert "wrong" not in str(refused.value)
+
+
+def test_an_endpoints_answers_are_kept_where_one_question_fails(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replies, "seen", [])
+    monkeypatch.setenv(winner.KEY, "secret")
+    ask, record = winner.Endpoint(url, "judge-1", 16, pause_seconds=0.01), winner.Record(tmp_path / "verdicts.jsonl")
+    good = [(f"Why {i}?", "because", "so") for i in range(3)]
+    with pytest.raises(HubError, match=r"400.*--resume"):
+        winner.judge(ask, [*good, ("Broken?", "because", "so")], record)
+    assert len(Replies.seen) == 6
+    again = winner.Record(tmp_path / "verdicts.jsonl")
+    assert winner.judge(ask, good, again) == [(False, "")] * 3
+    assert len(Replies.seen) == 6
 
 
 def opened(root: Path, **words: Any) -> tuple[Any, Run]:
@@ -160,12 +216,14 @@ def test_prompts_are_asked_once_and_some_are_held_out(tmp_path: Path) -> None:
             "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"It is so.\n#### {2 * i}"}],
             **{"source": "s", "language": "en", "domain": "d"},
         }
-        for i, text in enumerate([*asked, asked[0]])
+        for i, text in enumerate([*asked, asked[0], " "])
     ]
-    tiny.write_rows(tmp_path / "data" / "instructions.jsonl", rows)
+    steered = {**rows[0], "messages": [{"role": "system", "content": "Be brief."}, *rows[0]["messages"]]}
+    tiny.write_rows(tmp_path / "data" / "instructions.jsonl", [*rows, steered])
     words, here = opened(tmp_path, data=None, prompts=[{"run": "data"}], heldout=0.3)
-    found = preferences.questions(words, here)
+    found, dropped = preferences.questions(words, here)
     assert [row["prompt"] for row in found] == asked
+    assert dropped == {"asked before": 1, "begins with a system turn": 1, "empty prompt": 1}
     assert {row["split"] for row in found} == {"train", "heldout"}
     assert [row["target"] for row in found] == [str(2 * i) for i in range(40)]
     tiny.write_rows(tmp_path / "data" / "instructions.jsonl", [{**rows[0], "messages": rows[0]["messages"][:1] * 2}])
