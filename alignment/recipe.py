@@ -96,7 +96,7 @@ class Curriculum(Recipe):
     instructions: Positive
     problems: Positive
     heldout_problems: Positive
-    heldout_items: Positive
+    heldout_items: Annotated[int, Field(ge=0)]  # of each held-out set; 0: the run has none
     shares: Annotated[
         dict[Literal["math", "code", "choice", "talk", "refusal", "sum"], Share], Field(min_length=1), AfterValidator(whole)
     ]

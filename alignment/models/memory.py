@@ -12,7 +12,6 @@ from typing import Literal
 
 from alignment import hardware
 from alignment.hardware import Profile
-from alignment.hardware import is_sharded as is_sharded
 from alignment.models import presets
 from alignment.models.presets import Shape
 

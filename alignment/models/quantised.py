@@ -13,13 +13,12 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from alignment.errors import HardwareError
-from alignment.hardware import Hardware
-from alignment.models import memory
+from alignment.hardware import Hardware, is_sharded
 
 
 def nf4(hardware: Hardware) -> dict[str, Any]:
     """Ask the library for NF4 with double quantisation, on the device of this process."""
-    if memory.is_sharded(hardware.name):
+    if is_sharded(hardware.name):
         raise HardwareError(
             f"profile {hardware.name} shards the weights, and 4-bit weights are not sharded here. "
             "Use a profile of one process, or leave `adapter.base` out."

@@ -29,7 +29,7 @@ from alignment import chat
 from alignment import hardware as machine
 from alignment.errors import DataError, HardwareError
 from alignment.hardware import Hardware
-from alignment.models import build, memory
+from alignment.models import build
 from alignment.models.masters import MasterAdamW, bare
 from alignment.posttrain import adapter, head
 from alignment.recipe import DPO, KTO, SFT, Optim
@@ -93,7 +93,7 @@ def arguments(recipe: SFT | DPO | KTO, here: Run, hardware: Hardware, *, sequenc
 
     Every default that is relied upon is named: TRL's differ from transformers', and both change.
     """
-    if recipe.optim.optimizer != "adamw" and memory.is_sharded(hardware.name):
+    if recipe.optim.optimizer != "adamw" and machine.is_sharded(hardware.name):
         raise HardwareError(
             f"profile {hardware.name} shards the optimizer, and {recipe.optim.optimizer} (bitsandbytes) was not tried so. "
             "Use optim.optimizer: adamw, or a profile that does not shard."

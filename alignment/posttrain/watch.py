@@ -21,8 +21,7 @@ from alignment.errors import DataError, HardwareError
 from alignment.generate.completion import Completion, Settings
 from alignment.generate.engine import Engine
 from alignment.generate.library import Library
-from alignment.hardware import Hardware
-from alignment.models import memory
+from alignment.hardware import Hardware, is_sharded
 from alignment.posttrain import head, mixture
 from alignment.recipe import Watch
 from alignment.run import Run, write_text
@@ -33,7 +32,7 @@ SAMPLES = "samples.jsonl"
 
 def questions(words: Watch, here: Run, tokenizer: Any, hardware: Hardware) -> list[list[int]]:
     """The ids of what will be asked, up to where the model is to speak."""
-    if memory.is_sharded(hardware.name):
+    if is_sharded(hardware.name):
         raise HardwareError(
             f"watch: profile {hardware.name} shards the model, and a sharded one is not asked. Leave it out."
         )

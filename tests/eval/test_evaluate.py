@@ -219,9 +219,10 @@ def test_a_reference_that_is_never_scored_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nowhere", "--tasks", "gms8k"], "Did you mean 'gsm8k'"),
-        (["nowhere", "--tasks", "gsm8k"], "--data-root: missing"),
-        (["nowhere", "--tasks", "gsm8k", "--data-root", "/nowhere"], "no such file"),
+        (["nowhere", "--tasks", "gsm8k"], "no such run or folder"),
+        ([".", "--tasks", "gms8k"], "Did you mean 'gsm8k'"),
+        ([".", "--tasks", "gsm8k"], "--data-root: missing"),
+        ([".", "--tasks", "gsm8k", "--data-root", "/nowhere"], "no such file"),
     ],
 )
 def test_a_bad_command_is_said_without_a_traceback(arguments, complaint, capsys):

@@ -69,12 +69,24 @@ PATIENCE = 5_000  # draws without a new item before we say that the templates ar
 
 def write(recipe: Curriculum, here: Run, hardware: Hardware) -> dict[str, float | int | str]:  # noqa: ARG001
     """Write everything that the quickstart learns from and is tested on; return the counts."""
+    made: dict[str, Iterable[Row]] = {
+        "instructions.jsonl": instructions(recipe),
+        "problems.jsonl": chain(problems(recipe, "train"), problems(recipe, "heldout")),
+    }
+    if recipe.heldout_items:
+        made |= evaluation(recipe)
+    counts: dict[str, float | int | str] = {"documents.jsonl": documents.write(here.path / "documents.jsonl", pages(recipe))}
+    for name, rows in made.items():
+        counts[name] = save(here.path / name, rows)
+    return counts
+
+
+def evaluation(recipe: Curriculum) -> dict[str, Iterable[Row]]:
+    """The held-out sets by file, each laid out as the set that it is a small one of."""
     (math_shots, math), (_, code), (choice_shots, choices) = (
         heldout(recipe.seed, kind, recipe.heldout_items) for kind in ("math", "code", "choice")
     )
     made: dict[str, Iterable[Row]] = {
-        "instructions.jsonl": instructions(recipe),
-        "problems.jsonl": chain(problems(recipe, "train"), problems(recipe, "heldout")),
         "heldout/mini-gsm8k/train.jsonl": map(gsm8k, math_shots),
         "heldout/mini-gsm8k/test.jsonl": map(gsm8k, math),
         "heldout/mini-humaneval/HumanEval.jsonl": map(humaneval, count(), code),
@@ -83,14 +95,9 @@ def write(recipe: Curriculum, here: Run, hardware: Hardware) -> dict[str, float 
     }
     if recipe.shares.get("sum"):
         sum_shots, sums = heldout(recipe.seed, "sum", recipe.heldout_items)
-        made |= {
-            "heldout/mini-sums/train.jsonl": map(sum_row, sum_shots),
-            "heldout/mini-sums/test.jsonl": map(sum_row, sums),
-        }
-    counts: dict[str, float | int | str] = {"documents.jsonl": documents.write(here.path / "documents.jsonl", pages(recipe))}
-    for name, rows in made.items():
-        counts[name] = save(here.path / name, rows)
-    return counts
+        made["heldout/mini-sums/train.jsonl"] = map(sum_row, sum_shots)
+        made["heldout/mini-sums/test.jsonl"] = map(sum_row, sums)
+    return made
 
 
 def pages(recipe: Curriculum) -> Iterator[Document]:

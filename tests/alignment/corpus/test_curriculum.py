@@ -239,3 +239,10 @@ def test_asking_for_more_than_the_templates_hold_is_refused(tmp_path):
     recipe = RECIPE.model_copy(update={"heldout_items": 9_000})
     with pytest.raises(RecipeError, match="distinct exercises"):
         write(recipe, SimpleNamespace(path=tmp_path), None)
+
+
+def test_without_items_there_are_no_held_out_sets_and_what_is_learnt_is_the_same(written, tmp_path):
+    write(RECIPE.model_copy(update={"heldout_items": 0}), SimpleNamespace(path=tmp_path), None)
+    assert not (tmp_path / "heldout").exists()
+    for name in NAMES:
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == (written.path / f"{name}.jsonl").read_bytes()

@@ -84,10 +84,3 @@ def test_the_7b_does_not_fit_one_80_gb_gpu_and_fits_eight() -> None:
     alone = memory.estimate(shape, Profile(device="cuda", micro_tokens=4096, recompute=True), 4096, sharded=False)
     eighth = Profile(device="cuda", micro_tokens=16384, recompute=True, processes=8)
     assert alone.total > 80e9 > memory.estimate(shape, eighth, 16384, sharded=True).total
-
-
-def test_profiles_say_whether_they_share_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert memory.is_sharded("8x80gb")
-    assert not memory.is_sharded("gpu-80gb")
-    assert not memory.is_sharded("cpu-2")
