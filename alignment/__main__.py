@@ -227,16 +227,18 @@ def index(
 
 @app.command()
 def audit(
-    path: Annotated[Path, typer.Argument(help="A finished corpus run with `keep_index: true`.")],
+    path: Annotated[Path, typer.Argument(help="A finished corpus run.", metavar="RUN")],
     documents: Annotated[int, typer.Option("--documents", min=1, help="How many to join exactly with all.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Draws the documents.")] = 0,
+    data_root: DataRoot = None,
 ) -> None:
-    """Measure recall and precision of near-duplicate removal against exact Jaccard similarity."""
-    from alignment import run as sealed
+    """Measure recall and precision of near-duplicate removal against exact Jaccard similarity.
+
+    A run without an index (`keep_index: true`) reads its sources again: --data-root as it was given to the run.
+    """
     from alignment.corpus import audit as exactly
 
-    sealed.read(path, "corpus", hash_limit=0)
-    for line in exactly.lines(exactly.of_run(path, size=documents, seed=seed)):
+    for line in exactly.lines(exactly.of_run(path, data_root, size=documents, seed=seed)):
         typer.echo(line)
 
 

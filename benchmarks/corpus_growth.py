@@ -1,10 +1,11 @@
 """Does a document cost the same in 10 MB as in 2 GB, and does memory stay bounded?
 
-Run from the project's root: `python benchmarks/corpus_growth.py --data-root DIR [--megabytes 10 100 500 2000] [--whole]`.
+Run from the project's root: `python benchmarks/corpus_growth.py --data-root DIR [--megabytes 10 100 500 2000] [--whole
+[--strings]]`.
 The text has one mix at every size: pieces of real documents (those of corpus_sample.py, by language) put together anew, and
 every third document one of the last thousand with some pieces exchanged. No two are equal. Measured is what dedup.py calls
-ours, or the whole stage with its default rules in files of 25 MB and memory_bytes of 512 MiB; each size in a process of its
-own with one thread.
+ours, or the whole stage with its default rules (and what documents repeat) in files of 25 MB and memory_bytes of 512 MiB;
+each size in a process of its own with one thread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -33,6 +34,7 @@ PIECES = (60, 300)  # of a document, fewest and most
 EXCHANGED = (0.005, 0.01, 0.02, 0.04, 0.08)  # share of the pieces of a copy
 EVERY, LAST = 3, 1000
 STEPS = ("read", "duplicates", "sift", "order", "deal")
+STRINGS = ("windows", "shared", "runs", "strings")
 
 
 def pieces(root: Path) -> dict[str, list[str]]:
@@ -84,19 +86,20 @@ def write(pools: dict[str, list[str]], folder: Path, size: int, each: int) -> in
     return documents
 
 
-def side(place: Path) -> None:
+def side(place: Path, strings: bool) -> None:
     """Build the corpus here; the parent reads the line that is printed."""
-    numbers, costs, cpu = corpus.build_from(list((place / "data").iterdir()), place / "corpus", memory_bytes=MEMORY_BYTES)
+    asked = {"memory_bytes": MEMORY_BYTES, "strings": {} if strings else None}
+    numbers, costs, cpu = corpus.build_from(list((place / "data").iterdir()), place / "corpus", **asked)
     peak = int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) << 10  # not what the parent held
     steps = {step: seconds for step, (seconds, _) in costs.items()}
     sys.stdout.write("\n" + json.dumps({"cpu": cpu, "peak": peak, "steps": steps, "numbers": numbers}) + "\n")
 
 
-def whole(folder: Path, documents: int) -> list[str]:
+def whole(folder: Path, documents: int, names: Sequence[str]) -> list[str]:
     """Run the stage; the cells of its row."""
-    command = [sys.executable, __file__, "--side", str(folder)]
+    command = [sys.executable, __file__, "--side", str(folder), *(["--strings"] if set(STRINGS) <= set(names) else [])]
     done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    each = ", ".join(f"{1000 * done['steps'][step] / documents:.3f}" for step in STEPS)
+    each = ", ".join(f"{1000 * done['steps'][step] / documents:.3f}" for step in names)
     steps = sum(done["steps"].values())
     beside = done["cpu"] - steps
     return [
@@ -130,16 +133,20 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 500, 2000])
     parser.add_argument("--whole", action="store_true", help="the whole stage")
+    parser.add_argument("--strings", action="store_true", help="with --whole: also lines and long runs that repeat")
     parser.add_argument("--side", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        return side(given.side)
+        return side(given.side, given.strings)
     if not given.data_root:
         parser.error("give --data-root")
+    if given.strings and not given.whole:
+        parser.error("--strings belongs to --whole")
     say = sys.stdout.write
     head = ["MB", "documents", "went as near duplicates"]
+    names = (*STEPS, *(STRINGS if given.strings else ()))
     if given.whole:
-        head += [f"CPU ms a document in {', '.join(STEPS)}", "beside the steps, CPU s"]
+        head += [f"CPU ms a document in {', '.join(names)}", "beside the steps, CPU s"]
     head += ["CPU ms a document", "CPU s a MB", "peak memory, MB"]
     say(f"{platform.machine()}, Python {platform.python_version()}; n = 1\n")
     say(f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n")
@@ -148,7 +155,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             documents = write(pools, folder / "data", megabytes * 1_000_000, FILE_BYTES if given.whole else sys.maxsize)
-            cells = (whole if given.whole else deduplication)(folder, documents)
+            cells = whole(folder, documents, names) if given.whole else deduplication(folder, documents)
         say(f"| {' | '.join([f'{megabytes:,}', f'{documents:,}', *cells])} |\n")
         sys.stdout.flush()
 

@@ -10,6 +10,7 @@ is missed. The unit is the sampled document, so that the intervals (Wilson 1927)
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignment.corpus import minhash, ngrams
+from alignment import data_card, run
+from alignment import recipe as words
+from alignment.corpus import carrier, duplicates, installed, minhash, ngrams, sources
+from alignment.corpus.carrier import Crew
 from alignment.corpus.dedup import Places, Sets
+from alignment.corpus.intake import Intake
 from alignment.corpus.ngrams import Hashes
 from alignment.errors import DataError
 
@@ -106,14 +111,28 @@ def share(hits: int, number: int) -> dict[str, Any]:
     return {"hits": hits, "of": number, "share": rate, "low": max(middle - half, 0.0), "high": min(middle + half, 1.0)}
 
 
-def of_run(folder: Path, *, size: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
-    """Audit a finished corpus run that kept its index; return what was found."""
-    index = folder / "index"
-    stems = [file.with_suffix("") for file in sorted(index.glob("*.counts"))]
-    if not stems:
-        raise DataError(f"{folder}: no index, so what was removed is not known. Run the recipe with `keep_index: true`.")
-    store = minhash.Store(stems)
-    gone, sought = np.load(index / "fate.npy") > 0, np.load(index / "sought.npy")
+# -- a run ------------------------------------------------------------------------------------------------------------
+
+
+def of_run(folder: Path, data_root: Path | None = None, *, size: int = SAMPLE, seed: int = 0) -> dict[str, Any]:
+    """Audit a finished corpus run; return what was found.
+
+    The shingles are those of its index; a run that kept none reads its sources again. Raises DataError or RunError where
+    these are gone or others.
+    """
+    done = run.read(folder, "corpus")
+    if not (folder / "removed").is_dir():
+        raise DataError(f"{folder}: does not say which documents went. An earlier version made it: run the recipe again.")
+    if (index := folder / "index").is_dir():
+        return _audited(minhash.Store(duplicates.kept_sketches(index)), folder, size, seed)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.audit-", dir=folder.parent) as place:
+        return _audited(minhash.Store(_read_again(done, data_root, Path(place))), folder, size, seed)
+
+
+def _audited(store: minhash.Store, folder: Path, size: int, seed: int) -> dict[str, Any]:
+    fate, sought = (np.load(folder / "removed" / name) for name in (duplicates.FATE, duplicates.SOUGHT))
+    if len(store) != len(fate):
+        raise DataError(f"{folder}: its sources give {len(store):,} documents, the run read {len(fate):,}. Run it again.")
     places = sample(store, seed, size, sought)
     pairs = join(store, places, min(THRESHOLDS), sought)
     return {
@@ -121,8 +140,32 @@ def of_run(folder: Path, *, size: int = SAMPLE, seed: int = 0) -> dict[str, Any]
         "sought": int(sought.sum()),
         "sampled": len(places),
         "seed": seed,
-        "findings": [judge(pairs, places, gone, threshold) for threshold in THRESHOLDS],
+        "findings": [judge(pairs, places, fate > 0, threshold) for threshold in THRESHOLDS],
     }
+
+
+def _read_again(done: run.Finished, data_root: Path | None, place: Path) -> list[Path]:
+    """Do the step `read` once more, from the same sources; return its sketches."""
+    recipe = words.Corpus.model_validate(done.manifest["recipe"])
+    streamed = {source.card for source in recipe.data if source.stream}
+    runs = {name: run.read(done.path.parent / name) for name in (source.run for source in recipe.data) if name}
+    cards = {
+        name: data_card.open_card(name, data_root, training=True, stream=name in streamed)
+        for name in (source.card for source in recipe.data)
+        if name
+    }
+    digests = {name: card.digest for name, card in cards.items()}
+    if any(source.installed for source in recipe.data):
+        digests["installed:"] = installed.digest()
+    other = [name for name, digest in digests.items() if digest != done.manifest["cards"][name]["digest"]]
+    other += [name for name, found in runs.items() if found.fingerprint != done.parents[name]]
+    if other:
+        raise DataError(
+            f"{done.path}: {', '.join(other)} is not what the run has read. Restore it (--data-root, or beside the run), "
+            "or run the recipe again, with `keep_index: true` if its sources will change."
+        )
+    parts = tuple(sources.parts(recipe, run.Run(place, runs, cards, False, False, {})))
+    return duplicates.sketches(carrier.carry(place, Intake(parts, recipe.near, recipe.seed), len(parts), Crew(1)))
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -31,9 +31,9 @@ from alignment.corpus import (
     learnt,
     ledger,
     remix,
+    repeats,
     sources,
     spans,
-    strings,
 )
 from alignment.corpus.carrier import Crew, Folders
 from alignment.corpus.deal import Deal, Order
@@ -41,7 +41,7 @@ from alignment.corpus.duplicates import Duplicates
 from alignment.corpus.intake import Intake
 from alignment.corpus.ledger import Ledger, Tally
 from alignment.corpus.shelf import Shelf, said
-from alignment.corpus.sift import STEPS, Sift, unique
+from alignment.corpus.sift import STEPS, Sift
 from alignment.errors import DataError
 from alignment.hardware import Hardware
 from alignment.run import Run
@@ -68,6 +68,7 @@ def build(recipe: words.Corpus, here: Run, hardware: Hardware) -> Numbers:
     clusters.write(here.path / "clusters.md", raw, twins, recipe.near, recipe.seed)
     if recipe.against:
         spans.write(here.path / "decontamination_sample.jsonl", decontaminate.sample([said(f)["overlap"] for f in sifted]))
+    duplicates.keep_removed(here.path / "removed", twins)
     if recipe.keep_index:
         duplicates.keep_index(here.path / "index", raw, twins)
     book.write(here.path / "ledger.json")
@@ -176,7 +177,7 @@ def _sifted(recipe: words.Corpus, here: Run, crew: Crew, raw: Folders, twins: Pa
     models = _once(here, "learn", lambda _, out: _learn(recipe, here, raw, out), depends)
     book.facts |= said(models)
     against = here.inputs[recipe.against].path / "heldout" if recipe.against else None
-    repeated = _repeated(recipe, here, raw, twins, book)
+    repeated = _repeated(recipe, here, crew, raw, twins, book)
     work = Sift(raw, twins, repeated, recipe.filters, models, against, recipe.seed, _turns(recipe))
     sifted = _carry(here, "sift", work, len(raw), crew, (work, _content(here, [recipe.against])))
     tallies = {step: Tally() for step in STEPS}
@@ -194,18 +195,22 @@ def _sifted(recipe: words.Corpus, here: Run, crew: Crew, raw: Folders, twins: Pa
     return sifted
 
 
-def _repeated(recipe: words.Corpus, here: Run, raw: Folders, twins: Path, book: Ledger) -> tuple[words.Strings, Path] | None:
-    asked = recipe.strings
-    if asked is None:
+def _repeated(
+    recipe: words.Corpus, here: Run, crew: Crew, raw: Folders, twins: Path, book: Ledger
+) -> tuple[words.Strings, Path, Path] | None:
+    """Find what documents repeat; return where the lines lie, and the runs."""
+    if (asked := recipe.strings) is None:
         return None
-
-    def find(_: int, out: Path) -> None:
-        found = strings.repeated(lambda: unique(raw, twins), asked, out)
-        (out / "said.json").write_text(json.dumps(found), encoding="utf-8")
-
-    folder = _once(here, "strings", find, (raw, twins, asked))
-    book.facts["strings"] = said(folder)
-    return asked, folder
+    look = repeats.Windows(raw, twins, asked)
+    windows = _carry(here, "windows", look, len(raw), crew, look)
+    gather = repeats.Shared(windows, {repeats.LINES: asked.line_documents, repeats.CHOSEN: asked.run_documents})
+    shared = _once(here, "shared", gather, gather)
+    again = repeats.Runs(raw, twins, asked, shared)
+    runs = _carry(here, "runs", again, len(raw), crew, again)
+    gather = repeats.Shared(runs, {repeats.RUNS: asked.run_documents})
+    found = _once(here, "strings", gather, gather)
+    book.facts["strings"] = said(shared) | said(found)
+    return asked, shared, found
 
 
 def _learn(recipe: words.Corpus, here: Run, raw: Folders, out: Path) -> None:

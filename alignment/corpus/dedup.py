@@ -43,14 +43,6 @@ class Sets(Protocol):
     def grams(self, position: int) -> Hashes: ...
 
 
-class Sketched(Sets, Protocol):
-    """What clusters are made from: `minhash.Store`, or sketches in memory."""
-
-    @property
-    def bands(self) -> int: ...
-    def keys(self, band: int) -> Hashes: ...
-
-
 @dataclass(frozen=True)
 class Clusters:
     """By position: the cluster's smallest position, and how many clusters the document joined to one before it."""
@@ -59,16 +51,6 @@ class Clusters:
     joins: Places
     candidates: int
     verified: int
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """What a search in a list found, by position: the survivor of each lost document, and how much each document joined."""
-
-    survivor: dict[int, int]
-    joins: Places
-    pairs: int = 0
-    candidates: int = 0
 
 
 # -- exact ------------------------------------------------------------------------------------------------------------
@@ -89,56 +71,11 @@ def first_equal(digests: Hashes) -> Places:
     return first
 
 
-def exact(documents: Sequence[Document]) -> Duplicates:
-    """Find documents equal to an earlier one up to case and white space."""
-    digests = np.frombuffer(b"".join(digest(document.text) for document in documents), np.uint64).reshape(-1, 2)
-    return _lost(first_equal(digests))
-
-
-def _lost(stays: Places) -> Duplicates:
-    gone = np.flatnonzero(stays != np.arange(len(stays)))
-    joins = np.zeros(len(stays), np.int64)
-    joins[gone] = 1
-    return Duplicates(dict(zip(gone.tolist(), stays[gone].tolist(), strict=True)), joins)
-
-
 # -- near -------------------------------------------------------------------------------------------------------------
 
 
-def near(
-    documents: Sequence[Document],
-    *,
-    shingle: int,
-    hashes: int,
-    bands: int,
-    threshold: float,
-    seed: int,
-    keep: Rule = "longest",
-) -> Duplicates:
-    """Find documents whose n-grams have a Jaccard similarity of at least `threshold` with another's."""
-    texts, code = [document.text for document in documents], [CODE in document.domain for document in documents]
-    found = minhash.sketch(texts, code, shingle=shingle, hashes=hashes, bands=bands, seed=seed)
-    clusters = cluster(_Held(found), threshold)
-    stays = survivors(clusters, keep, lengths=np.array([len(text) for text in texts], np.float64))
-    return Duplicates(_lost(stays).survivor, clusters.joins, clusters.verified, clusters.candidates)
-
-
-class _Held:
-    """Sketches in memory."""
-
-    def __init__(self, found: minhash.Sketch) -> None:
-        self.counts, self._found, self._ends = found.counts, found, np.cumsum(found.counts)
-        self.bands = found.keys.shape[1]
-
-    def keys(self, band: int) -> Hashes:
-        return self._found.keys[:, band]
-
-    def grams(self, position: int) -> Hashes:
-        return ngrams.distinct(self._found.grams[self._ends[position] - self.counts[position] : self._ends[position]])
-
-
 def cluster(
-    found: Sketched,
+    found: minhash.Store,
     threshold: float,
     among: NDArray[np.bool_] | None = None,
     kept: Places | None = None,
@@ -211,7 +148,7 @@ def _in_order(bands: Sequence[Hashes], size: int) -> Iterator[Hashes]:
 class _Close:
     """Whether two documents are as similar as the threshold asks. Recent sets are held."""
 
-    def __init__(self, found: Sketched, threshold: float) -> None:
+    def __init__(self, found: Sets, threshold: float) -> None:
         self.found, self.threshold = found, threshold
         self.sets: dict[int, Hashes] = {}
         self.held = 0

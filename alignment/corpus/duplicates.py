@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Duplicates:
         shelf = Shelf(self.shards)
         kept = _kept(self.indexes)
         first = len(kept)
-        store = minhash.Store([*(stem for index in self.indexes for stem in _stems(index)), *_sketches(self.shards)])
+        store = minhash.Store([*(stem for index in self.indexes for stem in kept_sketches(index)), *sketches(self.shards)])
         equal = dedup.first_equal(store.digests)
         position = np.arange(len(equal))
         among = (equal == position) | (position < first)
@@ -76,24 +76,34 @@ class Duplicates:
         return dedup.survivors(found, self.near.keep, **asked)
 
 
+def keep_removed(removed: Path, step: Path) -> None:
+    """Keep what an audit must know: which documents went."""
+    _keep(removed, {name: step / name for name in (FATE, SOUGHT)})
+
+
 def keep_index(index: Path, shards: Sequence[Path], step: Path) -> None:
     """Keep what a later run needs to find duplicates of these documents."""
-    draft = index.with_name(index.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
+    sketches = {f"{shard.name}{file.suffix}": file for shard in shards for file in shard.glob(f"{SKETCH}.*")}
+    _keep(index, {**sketches, ROOTS: step / ROOTS})
+
+
+def _keep(folder: Path, files: Mapping[str, Path]) -> None:
+    draft = folder.with_name(folder.name + ".part")
+    for old in (draft, folder):  # of a run that was killed
+        shutil.rmtree(old, ignore_errors=True)
     draft.mkdir()
-    for shard in shards:
-        for file in shard.glob(f"{SKETCH}.*"):
-            shutil.copyfile(file, draft / f"{shard.name}{file.suffix}")
-    for name in (ROOTS, FATE, SOUGHT):
-        shutil.copyfile(step / name, draft / name)
-    draft.rename(index)
+    for name, file in files.items():
+        shutil.copyfile(file, draft / name)
+    draft.rename(folder)
 
 
-def _sketches(shards: Sequence[Path]) -> list[Path]:
+def sketches(shards: Sequence[Path]) -> list[Path]:
+    """Name the sketches of shards of `read`, for a store."""
     return [shard / SKETCH for shard in shards]
 
 
-def _stems(index: Path) -> list[Path]:
+def kept_sketches(index: Path) -> list[Path]:
+    """Name the sketches in an index, for a store."""
     return [file.with_suffix("") for file in sorted(index.glob("*.digests"))]
 
 

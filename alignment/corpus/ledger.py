@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,6 @@ class Tally:
                 sample["instead"] = instead
             entry["samples"].append({**sample, "text": document.text[start : start + EXCERPT]})
 
-    def count(self, name: str, number: int = 1) -> None:
-        """Count something that is not a document: what was masked, what was cut."""
-        self.counts[name] += number
-
     def total(self, side: str) -> Sizes:
         """All documents and bytes that came `in` or went `out`."""
         sizes = [group[side] for group in self.by["dump"].values()]
@@ -97,24 +93,6 @@ class Tally:
             if name not in groups:
                 groups[name] = {"in": _sizes(), "out": _sizes()}
             _add(groups[name][side], 1, document.bytes)
-
-
-def compared(
-    before: Iterable[Document],
-    after: Iterable[Document],
-    dropped: Mapping[str, Sequence[Document]] | None = None,
-    instead: Mapping[str, Document] | None = None,
-) -> Tally:
-    """The tally of a step over lists: what came in, what went out, what was dropped why (and what stays instead)."""
-    tally = Tally()
-    for document in before:
-        tally.came(document)
-    for document in after:
-        tally.went(document)
-    for reason, lost in (dropped or {}).items():
-        for document in lost:
-            tally.lost(document, reason, (instead or {}).get(document.id))
-    return tally
 
 
 class Ledger:

@@ -150,6 +150,8 @@ class Store:
         self._stems = stems
         self._first = np.cumsum([0, *map(len, counts)])  # the position each shard begins at
         self._begins = np.concatenate([np.zeros(0, np.int64), *(np.cumsum(some) - some for some in counts)])
+        keys = sum(_file(stem, "keys").stat().st_size for stem in stems) // 8
+        self.bands = keys // len(self) if len(self) else 0
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -158,13 +160,6 @@ class Store:
     def digests(self) -> Hashes:
         """All digests, N x 2."""
         return np.concatenate([np.zeros((0, 2), np.uint64), *(_mapped(stem, "digests", 2) for stem in self._stems)])
-
-    @property
-    def bands(self) -> int:
-        """How many keys a document has."""
-        if not len(self):
-            return 0
-        return sum(_file(stem, "keys").stat().st_size for stem in self._stems) // 8 // len(self)
 
     def keys(self, band: int) -> Hashes:
         """The keys of all documents in one band."""

@@ -7,9 +7,8 @@ that the remix needs; what goes is counted where it goes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ class Sift:
 
     shards: tuple[Path, ...]  # of `read`
     duplicates: Path
-    strings: tuple[words.Strings, Path] | None  # what documents repeat, and where it lies
+    strings: tuple[words.Strings, Path, Path] | None  # what documents repeat, and where lines and runs lie
     filters: words.Filters
     models: Path
     against: Path | None
@@ -122,15 +121,6 @@ class Sift:
             else:
                 tally.went(edited)
                 yield edited
-
-
-def unique(shards: Sequence[Path], duplicates_: Path) -> Iterator[Document]:
-    """Read all documents that are no duplicates, in their order."""
-    fate, shelf = mapped(duplicates_ / "fate.npy"), Shelf(shards)
-    for shard, (begin, end) in enumerate(pairwise(shelf.first)):
-        for document, lot in zip(shelf.shard(shard), fate[begin:end].tolist(), strict=True):
-            if lot == duplicates.STAYS:
-                yield document
 
 
 def _named(shelf: Shelf, row: int, tally: Tally) -> Document | str | None:

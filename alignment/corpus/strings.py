@@ -1,14 +1,10 @@
 """Text that documents repeat, below the level of whole documents: lines, and long runs of tokens (DeepSeek LLM README 4).
 
 The first document that holds a line or run keeps it, the others lose it. Code is left whole: a program with a hole is none.
-
-    all documents -> hashes of lines, and of some windows of tokens   -> 64 buckets -> those of several documents
-    documents that hold such a window -> hashes of all their windows  -> 64 buckets -> those of several documents
+Here stands what is looked at in a document, and how it is cut; `repeats` finds what several documents hold.
 
 Windows are chosen by their content (winnowing, Schleimer et al. 2003): of STRIDE windows that begin one after another the
 one with the least hash, so two documents that share a run of run_tokens + STRIDE - 1 tokens have chosen one window alike.
-The second pass looks at every window of such documents, so a run is cut from its first token to its last.
-Memory: one bucket, a 64th of all hashes.
 """
 
 from __future__ import annotations
@@ -16,60 +12,133 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from alignment import section
-from alignment.corpus import dedup, ngrams, tokens
+from alignment.corpus import column, dedup, ngrams, tokens
 from alignment.corpus.documents import Document
 from alignment.corpus.ngrams import Hashes
+from alignment.corpus.reading import MARK, Reading
 
-STRIDE = 16
-BUCKET_BITS = 6
+STRIDE = 16  # a power of two
 BATCH = 300_000  # characters that are scanned at once
-ENTRY = np.dtype([("hash", "<u8"), ("owner", "<u8")])
+LIKELY_BITS = 22
+REST = np.uint64(64 - LIKELY_BITS)
 LINE = re.compile(r"[^\n]+\n?")
+SIGNS = np.array([ord(sign) for sign in ngrams.SIGN.strip("[]")], np.uint32)
 
-Entries = NDArray[Any]
+Rows = NDArray[np.int64]
 Span = tuple[int, int]
 
 
-def repeated(read: Callable[[], Iterable[Document]], words: section.Strings, out: Path) -> dict[str, int]:
-    """Find what the documents repeat and write it into the folder `out`. `read` is called twice, for the same documents."""
-    with _Buckets(out, "lines") as lines, _Buckets(out, "chosen") as chosen:
-        for document, hashes in _scanned(read()):
-            lines.add(np.fromiter({value for _, value in _lines(document.text, words)}, np.uint64), owner(document))
-            chosen.add(_chosen(ngrams.Windows(hashes).of(words.run_tokens)), owner(document))
-    found = {"lines": lines.gather(words.line_documents), "chosen": chosen.gather(words.run_documents)}
-    wanted = _Lookup(out / "chosen.npy")
-    with _Buckets(out, "runs") as runs:
-        for document, hashes in _scanned(read()):
-            windows = ngrams.Windows(hashes).of(words.run_tokens)
-            if wanted.holds(_chosen(windows)).any():
-                runs.add(windows, owner(document))
-    return {**found, "runs": runs.gather(words.run_documents)}
+@dataclass(frozen=True)
+class Scanned:
+    """A text, the hashes of its tokens, and its name: after exact deduplication no two documents have the same."""
+
+    text: str
+    tokens: Hashes
+    name: int
+
+    def windows(self, length: int) -> Hashes:
+        """Hash all windows of so many tokens."""
+        return ngrams.Windows(self.tokens).of(length)
+
+    def lines(self, least: int) -> Iterator[tuple[Span, int]]:
+        """Find the lines of so many characters: where, and the hash of what they say."""
+        for line in LINE.finditer(self.text):
+            begin, end = line.span()
+            if end - begin >= least and len(said := " ".join(line[0].split())) >= least:
+                yield (begin, end), xxh3_64_intdigest(said.lower().encode("utf-8", "surrogatepass"))
 
 
-def cutter(words: section.Strings, out: Path) -> Callable[[Document], tuple[Document, Counter[str]]]:
-    """Return what takes from a document all that `repeated` found in one before it, and counts what it took."""
-    lines, runs = _Lookup(out / "lines.npy"), _Lookup(out / "runs.npy")
+def scan(texts: list[str]) -> Iterator[Scanned]:
+    """Scan some texts at once; each is on its own."""
+    found = tokens.scan(texts)
+    for text, digest, (begin, end) in zip(texts, found.digests, pairwise(found.offsets.tolist()), strict=True):
+        yield Scanned(text, found.hashes[begin:end], int.from_bytes(digest[:8], "little"))
+
+
+def scanned(documents: Iterable[Document]) -> Iterator[Scanned]:
+    """Scan all documents that are not code."""
+    held: list[str] = []
+    size = 0
+    for document in documents:
+        if dedup.CODE not in document.domain:
+            held.append(document.text)
+            size += len(document.text)
+        if size > BATCH:
+            yield from scan(held)
+            held, size = [], 0
+    yield from scan(held)
+
+
+def chosen(windows: Hashes) -> Hashes:
+    """Choose of each STRIDE windows in a row the least, once for rows that share it; of fewer the least of all."""
+    if len(windows) < STRIDE:
+        return windows[np.argmin(windows) :][:1] if len(windows) else windows
+    least, width = windows, 1
+    while width < STRIDE:
+        least = np.minimum(least[:-width], least[width:])
+        width *= 2
+    again: NDArray[np.bool_] = np.append(False, least[1:] == least[:-1])
+    return least[~again]
+
+
+# -- cutting ----------------------------------------------------------------------------------------------------------
+
+
+class Lookup:
+    """Hashes that several documents hold, each with the name of the first of these, as `repeats` wrote them."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.hashes, self.names = (column.load(folder, part, np.uint64) for part in (name, names_of(name)))
+        self.likely = np.zeros(1 << LIKELY_BITS, np.bool_)  # by its first bits: most are told from all that are here
+        for begin in range(0, len(self.hashes), 1 << 20):
+            self.likely[self.hashes[begin : begin + (1 << 20)] >> REST] = True
+
+    def holds(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Which of these hashes are here."""
+        found: NDArray[np.bool_] = self.likely[hashes >> REST]
+        maybe = np.flatnonzero(found)
+        at = np.searchsorted(self.hashes, hashes[maybe]).clip(max=len(self.hashes) - 1)
+        found[maybe] = self.hashes[at] == hashes[maybe]
+        return found
+
+    def foreign(self, hashes: Hashes, name: int) -> NDArray[np.bool_]:
+        """Which of these hashes are here, and of another document first."""
+        found = self.holds(hashes)
+        at = np.flatnonzero(found)
+        found[at] = self.names[np.searchsorted(self.hashes, hashes[at])] != np.uint64(name)
+        return found
+
+
+def names_of(name: str) -> str:
+    """What the column is called that says of each hash of a column which document holds it."""
+    return f"{name}_names"
+
+
+def cutter(words: section.Strings, lines: Path, runs: Path) -> Callable[[Document], tuple[Document, Counter[str]]]:
+    """Return what takes from a document all that one before it holds, and counts what it took.
+
+    `lines` and `runs` are the folders in which lies what several documents hold.
+    """
+    known_lines, known_runs = Lookup(lines, "lines"), Lookup(runs, "runs")
 
     def cut(document: Document) -> tuple[Document, Counter[str]]:
         if dedup.CODE in document.domain:
             return document, Counter()
-        here = owner(document)
-        found = list(_lines(document.text, words))
-        foreign = lines.foreign(np.array([value for _, value in found], np.uint64), here)
-        spans = [span for (span, _), gone in zip(found, foreign, strict=True) if gone]
-        stretches = list(_stretches(document.text, runs, words.run_tokens, here))
+        (found,) = scan([document.text])
+        each = list(found.lines(words.line_characters))
+        foreign = known_lines.foreign(np.array([value for _, value in each], np.uint64), found.name)
+        spans = [span for (span, _), gone in zip(each, foreign, strict=True) if gone]
+        begins = np.flatnonzero(known_runs.foreign(found.windows(words.run_tokens), found.name))
+        stretches = list(_stretches(document, len(found.tokens), begins, words.run_tokens)) if len(begins) else []
         if not spans and not stretches:
             return document, Counter()
         text = _without(document.text, [*spans, *stretches])
@@ -79,59 +148,26 @@ def cutter(words: section.Strings, out: Path) -> Callable[[Document], tuple[Docu
     return cut
 
 
-def owner(document: Document) -> int:
-    """Name a document by its text: after exact deduplication no two have the same name."""
-    return int.from_bytes(dedup.digest(document.text)[:8], "little")
-
-
-def _scanned(documents: Iterable[Document]) -> Iterator[tuple[Document, Hashes]]:
-    """Documents that are not code, with the hashes of their tokens."""
-    held: list[Document] = []
-    size = 0
-    for document in documents:
-        if dedup.CODE not in document.domain:
-            held.append(document)
-            size += len(document.text)
-        if size > BATCH:
-            yield from _hashed(held)
-            held, size = [], 0
-    yield from _hashed(held)
-
-
-def _hashed(held: list[Document]) -> Iterator[tuple[Document, Hashes]]:
-    found = tokens.scan([document.text for document in held])
-    for document, (begin, end) in zip(held, pairwise(found.offsets.tolist()), strict=True):
-        yield document, found.hashes[begin:end]
-
-
-def _lines(text: str, words: section.Strings) -> Iterator[tuple[Span, int]]:
-    """The lines that are long enough: where, and the hash of what they say."""
-    for line in LINE.finditer(text):
-        if len(said := " ".join(line[0].lower().split())) >= words.line_characters:
-            yield line.span(), xxh3_64_intdigest(said.encode("utf-8", "surrogatepass"))
-
-
-def _chosen(windows: Hashes) -> Hashes:
-    """Of each STRIDE windows in a row the least; of fewer the least of all."""
-    if len(windows) < STRIDE:
-        return windows[np.argmin(windows) :][:1] if len(windows) else windows
-    return ngrams.distinct(sliding_window_view(windows, STRIDE).min(axis=1))
-
-
-def _stretches(text: str, runs: _Lookup, length: int, here: int) -> Iterator[Span]:
-    """Characters from the first to the last token of every repeated run."""
-    places = [token.span() for token in ngrams.WORDS.finditer(text)]
-    hashes = tokens.scan([text]).hashes
-    if len(places) != len(hashes):
+def _stretches(document: Document, tokens_: int, begins: Rows, length: int) -> Iterator[Span]:
+    """Characters from the first to the last token of every stretch of runs, which begin at these tokens."""
+    starts, ends = spans_of_tokens(document)
+    if len(starts) != tokens_:
         return  # a dotted capital I is two tokens in lower case: spans would be shifted
-    covered = np.zeros(len(places) + 2, np.int64)
-    begins = np.flatnonzero(runs.foreign(ngrams.Windows(hashes).of(length), here))
+    covered = np.zeros(len(starts) + 2, np.int64)
     np.add.at(covered, begins + 1, 1)
     np.add.at(covered, begins + 1 + length, -1)
     inside = np.cumsum(covered) > 0
     edges = np.flatnonzero(inside[1:] != inside[:-1])
-    for begin, end in edges.reshape(-1, 2).tolist():
-        yield places[begin][0], places[end - 1][1]
+    for first, behind in edges.reshape(-1, 2).tolist():
+        yield int(starts[first]), int(ends[behind - 1])
+
+
+def spans_of_tokens(document: Document) -> tuple[Rows, Rows]:
+    """Where the tokens of `ngrams.WORDS` begin and end: those of a reading without the marks that are no signs."""
+    reading = Reading(document)
+    starts, ends = reading.tokens
+    kept = (reading.token_kinds != MARK) | np.isin(reading.codes[starts], SIGNS)
+    return starts[kept], ends[kept]
 
 
 def _without(text: str, spans: list[Span]) -> str:
@@ -140,76 +176,3 @@ def _without(text: str, spans: list[Span]) -> str:
         parts.append(text[done : max(begin, done)])
         done = max(done, end)
     return "".join([*parts, text[done:]])
-
-
-class _Buckets:
-    """Hashes with their owners on disk, cut by the hash's first bits."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.files = [folder / f"{name}-{bucket:02d}.part" for bucket in range(1 << BUCKET_BITS)]
-        self.target = folder / f"{name}.npy"
-        self.held: list[Entries] = []
-        self.size = 0
-
-    def __enter__(self) -> _Buckets:
-        for file in self.files:
-            file.unlink(missing_ok=True)  # of a run that was stopped
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pour()
-
-    def add(self, hashes: Hashes, owner: int) -> None:
-        """Add what one document holds, each once."""
-        entries: Entries = np.empty(len(distinct := ngrams.distinct(hashes)), ENTRY)
-        entries["hash"], entries["owner"] = distinct, owner
-        self.held.append(entries)
-        self.size += len(entries)
-        if self.size > 1 << 20:
-            self._pour()
-
-    def _pour(self) -> None:
-        entries = np.concatenate([np.empty(0, ENTRY), *self.held])
-        bucket = entries["hash"] >> np.uint64(64 - BUCKET_BITS)
-        order = np.argsort(bucket, kind="stable")
-        cuts = np.searchsorted(bucket[order], np.arange(len(self.files) + 1))
-        with ExitStack() as stack:
-            for file, (begin, end) in zip(self.files, pairwise(cuts.tolist()), strict=True):
-                if begin < end:
-                    stack.enter_context(file.open("ab")).write(entries[order[begin:end]].tobytes())
-        self.held, self.size = [], 0
-
-    def gather(self, most: int) -> int:
-        """Write the hashes that more than `most` documents hold, with the first of these; return how many there are."""
-        found = [np.empty(0, ENTRY)]
-        for file in (file for file in self.files if file.exists()):
-            entries = np.fromfile(file, ENTRY)
-            entries = entries[np.argsort(entries["hash"], kind="stable")]
-            begins = np.flatnonzero(np.concatenate([[True], entries["hash"][1:] != entries["hash"][:-1]]))
-            found.append(entries[begins[np.diff(np.append(begins, len(entries))) > most]])
-            file.unlink()
-        np.save(self.target, np.concatenate(found))
-        return sum(map(len, found))
-
-
-class _Lookup:
-    """What `gather` wrote."""
-
-    def __init__(self, file: Path) -> None:
-        entries = np.load(file, mmap_mode="r")
-        self.hashes, self.owners = np.ascontiguousarray(entries["hash"]), entries["owner"]
-
-    def holds(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which of these hashes are here."""
-        if not len(self.hashes):
-            return np.zeros(len(hashes), np.bool_)
-        at = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
-        same: NDArray[np.bool_] = self.hashes[at] == hashes
-        return same
-
-    def foreign(self, hashes: Hashes, here: int) -> NDArray[np.bool_]:
-        """Which of these hashes are here and belong to another document."""
-        found = self.holds(hashes)
-        at = np.flatnonzero(found)
-        found[at] = self.owners[np.searchsorted(self.hashes, hashes[at])] != np.uint64(here)
-        return found

@@ -1,4 +1,4 @@
-"""Run the corpus stage over a folder of files, as a process of its own: DATA OUT THREADS MEMORY_BYTES."""
+"""Run the corpus stage over a folder of files, as a process of its own: DATA OUT THREADS MEMORY_BYTES [strings]."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CARD = {
 }
 
 
-def main(data: Path, out: Path, threads: int, memory_bytes: int) -> None:
+def main(data: Path, out: Path, threads: int, memory_bytes: int, *asked: str) -> None:
     """Build, and print the largest memory that this process and its workers held, in bytes."""
     words = {
         "stage": "corpus",
@@ -36,6 +36,7 @@ def main(data: Path, out: Path, threads: int, memory_bytes: int) -> None:
         "bytes": 10**12,
         "held_out": 0.1,
         "filters": {"max_characters": 10**8},  # the largest documents pass through everything
+        "strings": {"run_tokens": 20} if "strings" in asked else None,
         "memory_bytes": memory_bytes,
     }
     carrier.SOON_SECONDS = 0  # workers, however small the corpus
@@ -51,4 +52,4 @@ def main(data: Path, out: Path, threads: int, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -22,18 +22,15 @@ WORDS = [a + b + c for a in "bdfgklmnprst" for b in ("a", "en", "ir", "o", "u") 
 MEMORY = {1: 400 << 20, 2: 1200 << 20}  # by threads
 
 
-def command(data: Path, out: Path, threads: int) -> list[str]:
-    return [sys.executable, str(DRIVER), str(data), str(out), str(threads), str(MEMORY[threads])]
-
-
-def start(data: Path, out: Path, threads: int) -> subprocess.Popen[str]:
+def start(data: Path, out: Path, threads: int, *asked: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(data, out, threads), env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, str(DRIVER), str(data), str(out), str(threads), str(MEMORY[threads]), *asked]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def run(data: Path, out: Path, threads: int) -> dict[str, int]:
+def run(data: Path, out: Path, threads: int, *asked: str) -> dict[str, int]:
     """Run to the end; return what the driver prints last."""
-    process = start(data, out, threads)
+    process = start(data, out, threads, *asked)
     printed = process.communicate()[0]
     assert process.returncode == 0, printed
     found: dict[str, int] = json.loads(printed.splitlines()[-1])
@@ -63,11 +60,11 @@ def contents(out: Path) -> list[object]:
 
 def test_a_stage_that_is_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> None:
     write(tmp_path / "data", 6, 60)
-    numbers = run(tmp_path / "data", tmp_path / "whole", 1)
+    numbers = run(tmp_path / "data", tmp_path / "whole", 1, "strings")
     assert numbers["exact_duplicates"] == 18
     out = tmp_path / "killed"
-    for finished in (0, 4, 9):  # shards that are to be finished before the next kill
-        process = start(tmp_path / "data", out, 2)
+    for finished in (0, 4, 10):  # shards that are to be finished before the next kill
+        process = start(tmp_path / "data", out, 2, "strings")
         while len([*out.glob("steps/*/?????")]) < finished:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
@@ -76,7 +73,7 @@ def test_a_stage_that_is_killed_at_any_moment_ends_with_the_same_bytes(tmp_path:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not psutil.wait_procs(workers, timeout=60)[1], "a worker outlived the run"
-    run(tmp_path / "data", out, 2)
+    run(tmp_path / "data", out, 2, "strings")
     assert contents(out) == contents(tmp_path / "whole")
     assert not [*out.rglob("*.part")]
 

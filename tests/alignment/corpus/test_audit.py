@@ -1,23 +1,32 @@
+import json
 import random
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import binomtest
 
-from alignment.corpus import audit, dedup, minhash
+from alignment import data_card, manifest, run
+from alignment.corpus import audit, build, dedup, minhash
 from alignment.errors import DataError
+from alignment.recipe import Corpus
+from tests.alignment.corpus.test_build import CARD, machine
 
 WORDS = {"shingle": 5, "hashes": 112, "bands": 14, "seed": 3}
+REST = {"shares": {"web": 1.0}, "bytes": 10**6, "held_out": 0.1}
+
+
+def texts(seed):
+    draw = random.Random(seed)
+    for _ in range(30):
+        base = [f"w{draw.randrange(300)}" for _ in range(120)]
+        for share in (0, 0.01, 0.03, 0.06):
+            yield " ".join("new" if draw.random() < share else word for word in base)
 
 
 @pytest.fixture
 def store(tmp_path):
-    draw = random.Random(2)
-    found = []
-    for _ in range(30):
-        base = [f"w{draw.randrange(300)}" for _ in range(120)]
-        for share in (0, 0.01, 0.03, 0.06):
-            found.append(" ".join("new" if draw.random() < share else word for word in base))
+    found = list(texts(2))
     minhash.write(tmp_path / "0", [minhash.sketch([*found, "!"], [False] * (len(found) + 1), **WORDS)])
     return minhash.Store([tmp_path / "0"])
 
@@ -61,26 +70,53 @@ def test_the_interval_is_wilsons(hits, number):
     assert (found["low"], found["high"]) == pytest.approx((oracle.low, oracle.high), abs=1e-6)
 
 
-def test_a_run_is_audited_from_its_index(tmp_path, store):
-    (tmp_path / "index").mkdir()
-    for part in minhash.PARTS:
-        (tmp_path / f"0.{part}").rename(tmp_path / "index" / f"00000.{part}")
-    gone = dedup.survivors(dedup.cluster(minhash.Store([tmp_path / "index/00000"]), 0.7), "first") != np.arange(len(store))
-    np.save(tmp_path / "index/fate.npy", gone.astype(np.uint8))
-    np.save(tmp_path / "index/sought.npy", np.arange(len(store)) < 100)
-    found = audit.of_run(tmp_path, size=60)
-    assert (found["documents"], found["sought"], found["sampled"]) == (121, 100, 60)
-    sought = np.arange(len(store)) < 100
-    places = audit.sample(minhash.Store([tmp_path / "index/00000"]), 0, 60, sought)
-    assert places.max() < 100
-    pairs = audit.join(minhash.Store([tmp_path / "index/00000"]), places, 0.7, sought)
-    assert found["findings"] == [audit.judge(pairs, places, gone, threshold) for threshold in (0.7, 0.8)]
-    assert 0.5 < found["findings"][0]["recall"]["share"] < found["findings"][1]["recall"]["share"]  # 14 bands of 8 rows
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Make and seal a corpus run over what lies there."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data_cards", "web"):
+        (tmp_path / folder).mkdir()
+    head = {**CARD, "name": "web", "hub": "none"}
+    (tmp_path / "data_cards/web.md").write_text(f"---\n{yaml.safe_dump(head)}---\n")
+    for number in range(2):
+        rows = [{"text": text} for text in texts(number)]
+        (tmp_path / f"web/{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(name, **changes):
+        recipe = Corpus.model_validate({"stage": "corpus", "data": [{"card": "web"}], **REST, **changes})
+        cards = {"web": data_card.open_card("web", tmp_path / "web", training=True)}
+        said = {name: card.about() for name, card in cards.items()}
+        plan = manifest.compose(words=recipe.model_dump(), inputs={}, cards=said, hardware={})
+        live = run.begin(tmp_path / name, plan, inputs={}, cards=cards, main=True, resume=False, recipe_text="")
+        run.finish(live, build.build(recipe, live, machine()))
+        return tmp_path / name
+
+    return make
+
+
+def test_any_run_is_audited_with_an_index_or_without(tmp_path, made):
+    found = audit.of_run(made("plain"), tmp_path / "web", size=60)
+    assert (found["documents"], found["sought"], found["sampled"]) == (240, 240, 60)
+    assert audit.of_run(made("kept", keep_index=True), size=60) == found
+    assert 0.5 < found["findings"][0]["recall"]["share"] <= found["findings"][1]["recall"]["share"]
+    assert found["findings"][0]["precision"]["share"] == 1.0
     said = "\n".join(audit.lines(found))
-    assert "60 of 100 documents, each compared with all, exactly (seed 0)" in said
+    assert "60 of 240 documents, each compared with all, exactly (seed 0)" in said
     assert "J >= 0.7: precision " in said
+    assert {path.name for path in tmp_path.iterdir()} == {"data_cards", "web", "plain", "kept"}
 
 
-def test_a_run_without_an_index_is_refused(tmp_path):
-    with pytest.raises(DataError, match="keep_index"):
-        audit.of_run(tmp_path)
+def test_only_documents_whose_duplicates_were_sought_are_judged(tmp_path, made):
+    split = [{"card": "web", "files": ["0*"], "dedup": False}, {"card": "web", "files": ["1*"]}]
+    found = audit.of_run(made("half", data=split), tmp_path / "web", size=1000)
+    assert (found["documents"], found["sought"], found["sampled"]) == (240, 120, 120)
+
+
+def test_sources_that_changed_or_went_are_refused(tmp_path, made):
+    finished = made("plain")
+    with (tmp_path / "web/1.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "one more"}) + "\n")
+    with pytest.raises(DataError, match="web is not what the run has read"):
+        audit.of_run(finished, tmp_path / "web")
+    with pytest.raises(DataError, match="no --data-root was given"):
+        audit.of_run(finished)

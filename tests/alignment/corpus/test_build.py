@@ -159,14 +159,15 @@ def test_too_little_memory_is_refused_with_what_is_needed(here):
 
 
 def test_what_is_finished_is_not_done_again(here, monkeypatch):
-    first = build.build(recipe(against="made"), here, machine())
-    before = {path: path.read_bytes() for path in here.path.rglob("*.jsonl")}
+    words = recipe(against="made", keep_index=True)
+    first = build.build(words, here, machine())
+    before = {path: path.read_bytes() for path in [*here.path.rglob("*.jsonl"), *here.path.rglob("*.npy")]}
     for path in (here.path / "steps").glob("*/00001"):
         path.rename(path.with_name("00001.other-1.part"))  # as if it had been killed there
     monkeypatch.setattr(build.carrier, "finish", counted := Counted(build.carrier.finish))
-    assert build.build(recipe(against="made"), here, machine()) == first
+    assert build.build(words, here, machine()) == first
     assert counted.calls == ["read", "sift", "deal"]
-    assert {path: path.read_bytes() for path in here.path.rglob("*.jsonl")} == before
+    assert {path: path.read_bytes() for path in [*here.path.rglob("*.jsonl"), *here.path.rglob("*.npy")]} == before
 
 
 @pytest.mark.parametrize(
@@ -264,11 +265,16 @@ def test_whoever_carries_the_steps_the_bytes_are_the_same(tmp_path, hardware, mo
     monkeypatch.setattr(build.carrier, "SOON_SECONDS", 0)
     if hardware.cluster:
         pytest.importorskip("datatrove", reason="datatrove is not installed (requirements.txt)")
+    tail = page(99, 30)
+    write(tmp_path / "web/dump2.jsonl", [{"id": f"v{i}", "text": f"{page(i)}\n{tail}"} for i in range(60, 70)])
+    sources = {"data": [{"card": "web"}], "shares": {"web": 1.0}}
+    words = recipe(**sources, against="made", strings={"line_documents": 1, "run_tokens": 20})
     outputs = []
     for name, carriers in (("alone", machine()), ("together", hardware)):
         run = opened(tmp_path, name)
-        build.build(recipe(against="made"), run, carriers)
+        build.build(words, run, carriers)
         found, _ = ledger(run)
+        assert (found["strings"]["lines"], found["strings"]["runs"]) == (1, 11)
         for step in found["steps"]:
             del step["seconds"]
         outputs.append(

@@ -27,7 +27,7 @@ def tally(moves):
             result.lost(document, reason)
         else:
             result.went(document)
-            result.count("seen")
+            result.counts["seen"] += 1
     return result
 
 
@@ -51,11 +51,16 @@ def test_what_comes_in_goes_out_or_is_named_with_a_reason(moves):
         assert sum(group["in"]["bytes"] for group in groups.values()) == sum(len(d.text.encode()) for d, _ in moves)
 
 
-def test_a_list_and_a_stream_make_the_same_entry_with_few_samples_and_what_stays_instead():
+def test_an_entry_names_all_that_went_and_shows_a_few_and_what_stays_instead():
     found = [Document(str(i), f"text {i}", "web", "en", "dump") for i in range(6)]
-    listed = ledger.compared(found, found[:1], {"near duplicate": found[1:]}, {"1": found[0]})
+    moved = Tally()
+    for each in found:
+        moved.came(each)
+    moved.went(found[0])
+    for each in found[1:]:
+        moved.lost(each, "near duplicate", found[0] if each.id == "1" else None)
     book = ledger.Ledger()
-    book.step("near duplicates", listed)
+    book.step("near duplicates", moved)
     (step,) = book.steps
     assert (step["in"]["documents"], step["out"]["documents"]) == (6, 1)
     assert step["reasons"]["near duplicate"]["documents"] == 5
