@@ -16,9 +16,17 @@ def book():
     found = [Document(f"d{n}", f"page {n} of | text", "web", "zh" if n % 2 else "en", f"dump{n // 3}") for n in range(6)]
     near = Document("near", found[1].text + " and more", "web", "zh", "dump1")
     made = ledger.Ledger()
-    made.step("sources", ledger.compared([*found, near], [*found, near]))
-    dropped = {"near duplicate": [found[1]]}
-    made.step("near duplicates", ledger.compared([*found, near], [*found[:1], *found[2:], near], dropped, {"d1": near}))
+    read, joined = ledger.Tally(), ledger.Tally()
+    for each in (*found, near):
+        for tally in (read, joined):
+            tally.came(each)
+        read.went(each)
+        if each is found[1]:
+            joined.lost(each, "near duplicate", near)
+        else:
+            joined.went(each)
+    made.step("sources", read)
+    made.step("near duplicates", joined)
     made.facts["removed_as_dumps_are_joined"] = ledger.joined({"dump0": 3, "dump1": 4}, {"dump1": 1})
     made.facts["quality"] = {"examples": {"yes": 30, "no": 40}, "held_out": 14, "auc": 0.9, "interval": [0.8, 0.96]}
     return {"steps": made.steps, **made.facts}
