@@ -79,13 +79,13 @@ def source(vocab: int, sequences: int = SEQUENCES) -> Batches:
 
 def ours(vocab: int, updates: int, *, compiled: bool = False, each: bool = False) -> Clock:
     """What `alignment.pretrain` does in an update; of several processes, `each` has a whole batch, or they share one."""
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     model = fresh(vocab, machine.attention(HARDWARE, LENGTH))
     build.prepare(model, replace(HARDWARE, compile=compiled))
     loss.attach(model)
     if compiled:
         model.base_model.compile()
     optimizer = learner.masters(model, RECIPE.optim, torch.bfloat16)
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     hardware = replace(HARDWARE, processes=accelerator.num_processes)
     learns = Learner(RECIPE, hardware, accelerator, accelerator.prepare(model), optimizer, 0, Guard(RECIPE.guard))
     now = time.process_time if accelerator.num_processes == 1 else time.perf_counter

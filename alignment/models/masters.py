@@ -24,7 +24,7 @@ class MasterAdamW(torch.optim.AdamW):
     def __init__(
         self, model: nn.Module, dtype: torch.dtype, *, weight_decay: float, clip: float | None = None, **words: Any
     ) -> None:
-        """Take over a float32 model. Matrices decay, norms and other vectors do not.
+        """Take over a float32 model, in a process that has joined its group. Matrices decay, norms and other vectors do not.
 
         `clip` bounds the gradient norm in every step; without it, who steps has clipped.
         """
