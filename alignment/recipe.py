@@ -325,12 +325,13 @@ class _Preferring(Recipe):
 class DPO(_Preferring):
     """Direct preference optimisation against the start model; other losses by name, ORPO among them."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("long_prompts", "loss", "label_smoothing")
+    LATER: ClassVar[tuple[str, ...]] = ("long_prompts", "loss", "label_smoothing", "heldout")
 
     stage: Literal["dpo"]
     loss: Loss | Annotated[dict[Loss, Rate], Field(min_length=1)] = "sigmoid"  # one, or several with weights
     label_smoothing: Share = 0.0
     long_prompts: Literal["leave out", "cut"] = "leave out"  # cut: at their beginning, answers stay whole
+    heldout: Share = 0.0  # of the prompts of cards; a preferences run has held-out pairs of its own
 
     @property
     def weights(self) -> dict[str, float]:
@@ -348,6 +349,8 @@ class DPO(_Preferring):
     @model_validator(mode="after")
     def _goes_together(self) -> DPO:
         weighed(self.loss, self.label_smoothing)  # type: ignore[arg-type]
+        if self.heldout and not any(source.card for source in self.data):
+            raise ValueError("heldout: it is of cards, and no card is named. Leave it out")
         return self
 
 

@@ -112,8 +112,12 @@ def widen(model: PeftModel) -> None:
 
 
 @torch.no_grad()
-def merge(model: PeftModel, base: PreTrainedModel, weights: dict[str, torch.Tensor] | None = None) -> PreTrainedModel:
+def merge(
+    model: PeftModel, base: PreTrainedModel, weights: dict[str, torch.Tensor] | None = None
+) -> tuple[PreTrainedModel, float]:
     """Merge an adapter into `base`, its model in full precision; `weights` where the model's own are sharded.
+
+    Returns the merged model and by how much its logits differ from those of base and adapter, in shares of the largest.
 
     A quantised base cannot take it (rounding to 4 bits would swallow the difference). Raises ModelError if the merged
     model does not compute what base and adapter do.
@@ -135,7 +139,7 @@ def merge(model: PeftModel, base: PreTrainedModel, weights: dict[str, torch.Tens
             f"the merged model differs from base and adapter by {gap:.1e} of the largest logit, {MERGED:g} is allowed. "
             "Nothing was written; the checkpoints hold the adapter."
         )
-    return merged
+    return merged, gap
 
 
 def _weights(model: PeftModel, weights: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:

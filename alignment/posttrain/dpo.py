@@ -196,7 +196,8 @@ def heldout(learner: Tokenised) -> dict[str, float]:
             total += torch.stack([part.double().sum() for part in (won, margins, longer, shorter, shorter * won)])
     won, margin, longer, shorter, won_shorter = learner.accelerator.reduce(total, "sum").tolist()
     n = len(rows)
-    found = {"heldout_accuracy": won / n, "heldout_margin": margin / n, "heldout_length_accuracy": longer / n}
+    found = {"heldout_pairs": n, "heldout_accuracy": won / n, "heldout_margin": margin / n}
+    found |= {"heldout_length_accuracy": longer / n}
     return found | ({"heldout_accuracy_shorter": won_shorter / shorter} if shorter else {})
 
 

@@ -6,6 +6,7 @@ last, both answers and their end marks stay whole either way, and both sides kee
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -48,7 +49,10 @@ def gather(recipe: DPO, here: Run, tokenizer: Any) -> tuple[Pairs, list[Pair]]:
 
 
 def read(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]], Counter[str]]:
-    """Read pairs of runs (with the held-out ones beside them) and of cards; count what a card's reader leaves out."""
+    """Read pairs of runs (with the held-out ones beside them) and of cards; count what a card's reader leaves out.
+
+    Of cards, `heldout` says how many are never learnt from.
+    """
     pairs: list[Mapping[str, str]] = []
     heldout: list[Mapping[str, str]] = []
     dropped: Counter[str] = Counter()
@@ -61,9 +65,15 @@ def read(recipe: DPO, here: Run) -> tuple[list[Mapping[str, str]], list[Mapping[
             heldout += mixture.load(folder / "heldout_pairs.jsonl")
         else:
             card = here.cards[str(source.card)]
-            pairs += islice(card.pairs(), source.rows)
+            for pair in islice(card.pairs(), source.rows):
+                (heldout if is_heldout(pair["prompt"], recipe.heldout, recipe.seed) else pairs).append(pair)
             dropped.update(card.dropped)
     return pairs, heldout, dropped
+
+
+def is_heldout(prompt: str, share: float, seed: int) -> bool:
+    """Say whether a prompt is among a share that is never learnt from; equal prompts lie on one side."""
+    return int(hashlib.sha256(f"{seed} {prompt}".encode()).hexdigest()[:8], 16) / 16**8 < share
 
 
 def tokenise(pairs: Iterable[Mapping[str, str]], tokenizer: Any, max_length: int, *, shorten: bool = False) -> Pairs:

@@ -6,7 +6,6 @@ a judge or a reward model (`winner.py`). Answers that are nearly alike or of ver
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from alignment.errors import DataError
 from alignment.generate import engine
 from alignment.hardware import Hardware
 from alignment.posttrain import mixture, start, winner
+from alignment.posttrain.pairs import is_heldout
 from alignment.recipe import Preferences, Source
 from alignment.run import Run, write_text
 from alignment.verify import answers as verified
@@ -100,8 +100,7 @@ def _first_questions(source: Source, recipe: Preferences, here: Run, seen: set[s
             dropped[reason] += 1
             continue
         seen.add(asked)
-        drawn = int(hashlib.sha256(f"{recipe.seed} {asked}".encode()).hexdigest()[:8], 16) / 16**8
-        split = "heldout" if drawn < recipe.heldout else "train"
+        split = "heldout" if is_heldout(asked, recipe.heldout, recipe.seed) else "train"
         about = {"id": f"{source.run or source.card}/{row['id']}", "language": row["language"], "domain": row["domain"]}
         yield {**about, "prompt": asked, "split": split, **(_target(row) if recipe.winner == "rule" else {"kind": "open"})}
 

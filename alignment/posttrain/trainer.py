@@ -233,7 +233,8 @@ def save(trainer: Trainer, tokenizer: Any, pad: int | None, folder: Path, here: 
     if here.main:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if isinstance(model, PeftModel):
-            model, weights = adapter.merge(model, build.read(folder), weights), None
+            (model, gap), weights = adapter.merge(model, build.read(folder), weights), None
+            here.say(f"merged: logits differ from those of base and adapter by {gap:.1e} of the largest")
         model.config.pad_token_id = pad  # TRL sets it; a pad that is also the end mark would get no gradient next time
         model.generation_config.eos_token_id = sorted(chat.end_ids(tokenizer))
         build.save(model, folder, here.path / "model", weights)

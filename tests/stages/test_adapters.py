@@ -80,7 +80,9 @@ def test_an_adapter_is_tuned_in_float32_and_merged_into_the_whole_base(
     targets = said["targets"] if said["targets"] != "all-linear" else ["_proj"]
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if any(target in name for target in targets)}
-    assert "adapter:" in (tmp_path / "log.txt").read_text()
+    log = (tmp_path / "log.txt").read_text()
+    assert "adapter:" in log
+    assert "merged: logits differ from those of base and adapter by" in log
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

@@ -124,8 +124,9 @@ def test_the_names_mean_what_the_papers_call_so(folder: Path) -> None:
 def test_a_merged_model_computes_what_base_and_adapter_do(folder: Path, kind: str) -> None:
     made = learnt(folder, kind=kind, targets="all-linear")
     before = logits(made)
-    merged = adapter.merge(made, build.read(folder))
+    merged, gap = adapter.merge(made, build.read(folder))
     assert not isinstance(merged, PeftModel)
+    assert gap * before.abs().max() < 1e-4
     torch.testing.assert_close(logits(merged), before, atol=1e-4, rtol=0)
     assert (before - logits(build.read(folder))).abs().max() > 0.1  # the adapter does something
     torch.testing.assert_close(logits(made), before)  # and still does
@@ -161,7 +162,7 @@ def test_gradients_and_merge_are_the_same_after_an_eval_pass(folder: Path, kind:
     before = gradient(made)
     logits(made)  # where bitsandbytes repacks
     torch.testing.assert_close(gradient(made), before, atol=1e-7, rtol=1e-6)
-    merged = adapter.merge(made, build.read(folder))
+    merged, _ = adapter.merge(made, build.read(folder))
     assert not quantised.layers(merged)
     whole = learnt(folder, kind=kind, targets="all-linear")
     whole.load_state_dict({n: p for n, p in made.named_parameters() if p.requires_grad}, strict=False)
