@@ -73,7 +73,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+TORCH = "another template"  # loads a model
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == TORCH else []) for name in CASES])
 def test_bad_input_is_refused(tmp_path: Path, name: str) -> None:
     text, words = CASES[name]
     prepare(tmp_path)

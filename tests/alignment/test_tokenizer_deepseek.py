@@ -21,6 +21,7 @@ def rebuilt(request, tmp_path_factory):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_every_golden_vector_matches(rebuilt, data_root):
     """llama.cpp's vectors: texts between marks, and their ids line by line."""
     from transformers import AutoTokenizer
@@ -37,6 +38,7 @@ def test_every_golden_vector_matches(rebuilt, data_root):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_its_places_are_the_published_ones(rebuilt):
     from transformers import AutoTokenizer
 
@@ -50,6 +52,7 @@ def test_its_places_are_the_published_ones(rebuilt):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_another_vocabulary_is_refused(data_root, tmp_path):
     with pytest.raises(ModelError, match="its pre-tokenizer is 'gpt-2'"):
         unpack.unpack_deepseek_llm(data_root / "tokenizers/ggml-vocab-gpt-2.gguf", tmp_path / "out")
