@@ -65,9 +65,10 @@ def saved(shape: Shape, mode: Mode, short: int | None = None) -> int:
     statistics = 8 + 4 * shape.heads  # of two norms, and of the attention's softmax
     if mode == "autocast":  # norms in float32; each of five matrices has its own rounded input
         return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
+    norms = 8 * d if mode == "float32" else 0  # in bfloat16 they are ours (`norm`), which keep nothing that others do not
     if short:  # keys and values come once for each head of the queries
-        return 8 * d + c * (8 * d + 4 * f + shape.heads * short) + 8
-    return 8 * d + c * (6 * d + 2 * k + 4 * f) + statistics
+        return norms + c * (8 * d + 4 * f + shape.heads * short) + 8
+    return norms + c * (6 * d + 2 * k + 4 * f) + statistics
 
 
 # logits in float32 that a CPU works on at once: they stay in its cache

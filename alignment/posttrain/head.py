@@ -21,7 +21,7 @@ def bare(trainer: Trainer) -> Any:
 
 def scored(learnt_RT: torch.Tensor, log_probs_L: torch.Tensor, right_L: torch.Tensor) -> FusedCausalLMOutput:
     """Lay the numbers of learnt positions out where TRL looks for them; the others are zero."""
-    zeros_RT = torch.zeros(learnt_RT.shape)
+    zeros_RT = torch.zeros(learnt_RT.shape, device=learnt_RT.device)
     return FusedCausalLMOutput(
         log_probs=zeros_RT.masked_scatter(learnt_RT, log_probs_L),
         entropy=zeros_RT,  # TRL's report alone reads entropy and mean logits; ours does not

@@ -43,6 +43,7 @@ def measure(plan: Plan, hardware: Hardware, recipe: Pretrain) -> Probe:
     settings = build.config(plan.shape)
     settings._attn_implementation, settings.use_cache = machine.attention(hardware, plan.sequence), False
     bare: Any = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
+    build.prepare(bare, hardware)
     loss.attach(bare)
     if hardware.recompute:
         bare.gradient_checkpointing_enable()

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.hardware import SHORT_KERNEL, Profile
-from alignment.models import build, memory, presets
+from alignment.models import build, memory, norm, presets
 from alignment.models.memory import Mode
 from alignment.models.presets import PRESETS, Shape
 
@@ -24,6 +24,7 @@ def kept(shape: Shape, mode: Mode, kernel: str = "sdpa") -> int:
     """Bytes that a pass through the decoder saves for its backward pass, weights and their rounded copies left out."""
     model = AutoModelForCausalLM.from_config(build.config(shape), attn_implementation=kernel).train()
     if mode == "bfloat16":
+        norm.attach(model)
         model.bfloat16()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     matrices = {tuple(p.shape)[::step] for p in model.parameters() if p.dim() == 2 for step in (1, -1)}
