@@ -21,8 +21,7 @@ from alignment import hardware as machine
 from alignment import tokenizer as vocabulary
 from alignment.errors import ModelError
 from alignment.hardware import Hardware
-from alignment.models import attention as attention  # registers a kernel
-from alignment.models import norm, presets, quantised, recompute
+from alignment.models import attention, norm, presets, quantised, recompute
 from alignment.models.presets import Shape
 from alignment.schema import nearest
 
@@ -134,6 +133,7 @@ def prepare(model: PreTrainedModel, hardware: Hardware) -> None:
         recompute.spare_attention(model)
     if (hardware.device, hardware.dtype, hardware.compile) == ("cpu", "bfloat16", False):  # a compiler fuses by itself
         norm.attach(model)
+        attention.attach(model)
 
 
 def read(folder: Path, attention: str = "sdpa", **words: Any) -> PreTrainedModel:

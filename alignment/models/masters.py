@@ -55,6 +55,15 @@ class MasterAdamW(torch.optim.AdamW):
                 master.grad = grad if master.grad is None else master.grad.add_(grad)
                 parameter.grad = None
 
+    @torch.no_grad()
+    def shorten(self, longest: float) -> float:
+        """Clip the masters' gradients and return the norm that they had. Those within the bound are not written again."""
+        weights = self.masters()
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if not norm <= longest:
+            nn.utils.clip_grads_with_norm_(weights, longest, norm)
+        return float(norm)
+
     def masters(self) -> list[torch.Tensor]:
         """The float32 weights, in the order of the model's trained parameters."""
         return [master for _, master in self._pairs]
@@ -64,7 +73,7 @@ class MasterAdamW(torch.optim.AdamW):
         """Update the masters from what was collected and what is pending, round them into the model, and forget."""
         self.collect()
         if self.clip is not None:
-            self.norm = float(nn.utils.clip_grad_norm_(self.masters(), self.clip))
+            self.norm = self.shorten(self.clip)
         result = super().step(closure)
         self.spread()
         self.zero_grad()

@@ -66,9 +66,18 @@ def saved(shape: Shape, mode: Mode, short: int | None = None) -> int:
     if mode == "autocast":  # norms in float32; each of five matrices has its own rounded input
         return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
     norms = 8 * d if mode == "float32" else 0  # in bfloat16 they are ours (`norm`), which keep nothing that others do not
-    if short:  # keys and values come once for each head of the queries
-        return norms + c * (8 * d + 4 * f + shape.heads * short) + 8
+    if short:
+        return norms + c * (6 * d + 2 * k + 4 * f) + 8 + c * shape.heads * _pairs(short) // short
     return norms + c * (6 * d + 2 * k + 4 * f) + statistics
+
+
+QUERIES = 128  # a block of the attention for short rows: its queries meet the keys up to its end
+
+
+def _pairs(length: int) -> int:
+    """Of queries and keys that meet in a row."""
+    ends = [min(begin + QUERIES, length) for begin in range(0, length, QUERIES)]
+    return sum((end - begin) * end for begin, end in zip(range(0, length, QUERIES), ends, strict=True))
 
 
 # logits in float32 that a CPU works on at once: they stay in its cache
@@ -84,7 +93,10 @@ def loss_rows(tokens: int, width: int) -> int:
 
 
 def _loss(shape: Shape, mode: Mode, tokens: int) -> int:
-    """A block's logits, on a GPU in float32 as well, and the head's gradient, with a narrower copy if that is computed."""
-    narrow = 0 if mode == "float32" else 2
+    """A block's logits, on a GPU in float32 as well, and the head's gradient, with a narrower copy if that is computed.
+
+    A CPU that computes in bfloat16 lays out the head a second time (`Head.turned`).
+    """
+    gradient = {"float32": 4, "bfloat16": 4 + 2 + 2, "autocast": 4 + 2}[mode]
     each = {"float32": 4, "bfloat16": 2, "autocast": 6}[mode]
-    return loss_rows(tokens, shape.width) * shape.vocab * each + shape.vocab * shape.width * (4 + narrow)
+    return loss_rows(tokens, shape.width) * shape.vocab * each + shape.vocab * shape.width * gradient

@@ -64,9 +64,7 @@ class Learner:
                 masters.collect()  # every pass is averaged over the ranks, and added up in float32
             total += nats
         loss: float = accelerator.reduce(total, "sum").item() / tokens
-        weights = masters.masters() if masters else self.model.parameters()
-        length: Any = accelerator.clip_grad_norm_(list(weights), self.recipe.optim.clip)
-        norm = float(length.full_tensor() if isinstance(length, DTensor) else length)
+        norm = masters.shorten(self.recipe.optim.clip) if masters else self._shorten()
         refusal = self.guard.refusal(where, loss, norm)
         if refusal is None:
             for group in self.optimizer.param_groups:
@@ -74,6 +72,11 @@ class Learner:
             self.optimizer.step()
         self.optimizer.zero_grad()
         return Update(loss, norm, refusal)
+
+    def _shorten(self) -> float:
+        """Clip the gradient and return the norm that it had."""
+        norm: Any = self.accelerator.clip_grad_norm_(list(self.model.parameters()), self.recipe.optim.clip)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _forward(self, part: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed loss of a forward pass, with and without the z-term."""

@@ -1,16 +1,20 @@
 """Next-token loss that never holds the logits of all tokens at once.
 
-Hidden states are multiplied with the vocabulary a block of rows at a time, and each block leaves its share of both
+Hidden states are multiplied with the vocabulary a block of tokens at a time, and each block leaves its share of both
 gradients behind before the next one begins, as the report's in-place cross-entropy does (2.4). torch's
 `linear_cross_entropy` works alike, but gives a bfloat16 model its loss in bfloat16, up to 1 part in 256 off, and knows
-no z-loss (`benchmarks/loss_memory.py`). The axes: N tokens, C tokens of a block, S of a slice of it, D width, V vocabulary.
+no z-loss (`benchmarks/loss_memory.py`).
+
+Logits lie with the vocabulary first, which is how all three products run fastest on a CPU, and softmax is never divided by
+its sums: hidden states and gradients, which are far smaller, take the factor. The axes: N tokens, C tokens of a block,
+D width, V vocabulary, S some of its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +24,7 @@ from alignment.models import build
 from alignment.models.memory import CACHED, loss_rows
 
 IGNORED = -100  # a target that is not scored
+HARMLESS = 50.0  # logits up to here can be raised to a power of e, and summed, in float32 as they are
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -33,15 +38,17 @@ class LinearCrossEntropy(torch.autograd.Function):
         head = Head(weight_VD, hidden_ND)
         ctx.hidden, ctx.weight = torch.empty_like(hidden_ND), torch.empty_like(weight_VD, dtype=torch.float32)
         step_VD = torch.empty_like(head.weight) if head.dtype != torch.float32 else None
+        turned_DV = head.turned()
         sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
         for number, (hidden_CD, targets_C, gradient_CD) in enumerate(head.blocks(hidden_ND, targets_N, ctx.hidden)):
-            block, share_CV = head.learn(hidden_CD, targets_C, z)
+            powers_VC, factor_C, block = head.learn(hidden_CD, targets_C, z)
             sums += block
-            gradient_CD.copy_(share_CV @ head.weight)
+            gradient_CD.copy_((turned_DV @ powers_VC).mul_(factor_C).T)
+            scaled_CD = hidden_CD * factor_C.unsqueeze(1)
             if step_VD is None:
-                ctx.weight.addmm_(share_CV.T, hidden_CD, beta=min(number, 1))  # the first block begins from nothing
+                ctx.weight.addmm_(powers_VC, scaled_CD, beta=min(number, 1))  # the first block begins from nothing
             else:
-                _add(ctx.weight, torch.mm(share_CV.T, hidden_CD, out=step_VD), begun=number > 0)
+                _add(ctx.weight, torch.mm(powers_VC, scaled_CD.to(head.dtype), out=step_VD), begun=number > 0)
         nats = sums[0].float()
         ctx.mark_non_differentiable(nats)
         return sums.sum().float(), nats
@@ -61,6 +68,15 @@ def _add(total_VD: torch.Tensor, step_VD: torch.Tensor, *, begun: bool) -> None:
         total.add_(step) if begun else total.copy_(step)
 
 
+class Scores(NamedTuple):
+    """What softmax makes of the logits of a block."""
+
+    powers_VC: torch.Tensor  # e to the power of each logit less a shift, which is the same for all rows of a token
+    sum_C: torch.Tensor  # of these
+    log_sum_C: torch.Tensor  # of e to the logits themselves
+    nats_C: torch.Tensor  # negative log-likelihood of the targets, zero where they are not scored
+
+
 class Head:
     """The vocabulary's matrix and the memory of one block, which all blocks use in turn."""
 
@@ -69,58 +85,77 @@ class Head:
         self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
         self.weight = weight_VD.to(self.dtype)
         self.rows = loss_rows(len(hidden_ND), weight_VD.shape[1])
-        self._logits = hidden_ND.new_empty(self.rows, len(weight_VD), dtype=self.dtype)
-        self._slice = max(1, CACHED // len(weight_VD)) if kind == "cpu" else self.rows
+        self._slice = max(1, CACHED // self.rows) if kind == "cpu" else len(weight_VD)
+        self._logits = hidden_ND.new_empty(len(weight_VD) * self.rows, dtype=self.dtype)
         self._wide = (
             None
             if self.dtype == torch.float32
-            else self._logits.new_empty(min(self._slice, self.rows), len(weight_VD), dtype=torch.float32)
+            else self._logits.new_empty(min(self._slice, len(weight_VD)) * self.rows, dtype=torch.float32)
         )
+        # no logit is beyond the product of the lengths; asking a GPU for them would mean to wait for it
+        self._shifted = kind != "cpu" or not bool(_longest(hidden_ND) * _longest(weight_VD) <= HARMLESS)
+
+    def turned(self) -> torch.Tensor:
+        """The vocabulary's matrix (D, V): a CPU multiplies it in bfloat16 nearly twice as fast if it lies so."""
+        turned_DV = self.weight.T
+        return turned_DV.contiguous() if (self.weight.device.type, self.dtype) == ("cpu", torch.bfloat16) else turned_DV
 
     def blocks(self, hidden_ND: torch.Tensor, *more: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
         """Cut tensors along their tokens; hidden states come in the dtype that computes."""
         for hidden_CD, *rest in zip(hidden_ND.split(self.rows), *(part.split(self.rows) for part in more), strict=True):
             yield hidden_CD.to(self.dtype), *rest
 
-    def nats(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood of each target, float32; zero where it is not scored."""
-        return torch.cat([self._nats(wide, part)[0] for wide, _, part in self._slices(hidden_CD, targets_C)])
+    def score(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> Scores:
+        """Softmax and loss of a block, float32 but for the powers, which a slice at a time is rounded to."""
+        tokens = len(hidden_CD)
+        out_VC = self._logits[: len(self.weight) * tokens].view(-1, tokens)
+        powers_VC = torch.mm(self.weight, hidden_CD.T.contiguous(), out=out_VC)
+        chosen_C = powers_VC[_places(targets_C)].float()
+        shift_C = powers_VC.amax(0).float() if self._shifted else torch.zeros_like(chosen_C)
+        sum_C = torch.zeros_like(chosen_C)
+        for narrow_SC in powers_VC.split(self._slice):
+            wide_SC = narrow_SC
+            if self._wide is not None:
+                wide_SC = self._wide[: narrow_SC.numel()].view_as(narrow_SC).copy_(narrow_SC)
+            if self._shifted:
+                wide_SC.sub_(shift_C)
+            sum_C += wide_SC.exp_().sum(0)
+            if self._wide is not None:
+                narrow_SC.copy_(wide_SC)
+        log_sum_C = sum_C.log() + shift_C
+        return Scores(powers_VC, sum_C, log_sum_C, (log_sum_C - chosen_C) * (targets_C != IGNORED))
 
-    def learn(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The summed loss of a block without and with its z-term alone, and its gradient by the logits (C, V)."""
-        sums = torch.zeros(2, dtype=torch.float64, device=hidden_CD.device)
-        for wide_SV, narrow_SV, targets_S in self._slices(hidden_CD, targets_C):
-            nats_S, log_sum_S, sum_S = self._nats(wide_SV, targets_S)
-            sums += torch.stack([nats_S.sum(), z * log_sum_S.square().sum()])
-            scored_S = (targets_S != IGNORED).float()
-            wide_SV.mul_((scored_S * (1 + 2 * z * log_sum_S) / sum_S).unsqueeze(1))
-            wide_SV.scatter_add_(1, targets_S.clamp(min=0).unsqueeze(1), -scored_S.unsqueeze(1))
-            if wide_SV is not narrow_SV:
-                narrow_SV.copy_(wide_SV)
-        return sums, self._logits[: len(hidden_CD)]
+    def learn(
+        self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The gradient by the logits, as a matrix (V, C) and a factor of each token, and the loss without and with z alone.
 
-    def _slices(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Logits of a few tokens in float32, their place in the block, and their targets."""
-        logits_CV = torch.mm(hidden_CD, self.weight.T, out=self._logits[: len(hidden_CD)])
-        for narrow_SV, targets_S in zip(logits_CV.split(self._slice), targets_C.split(self._slice), strict=True):
-            yield narrow_SV if self._wide is None else self._wide[: len(narrow_SV)].copy_(narrow_SV), narrow_SV, targets_S
+        By a logit it is p (1 + 2 z log-sum), less 1 for the target, where 1 - p is taken from the loss: both may be tiny.
+        """
+        powers_VC, sum_C, log_sum_C, nats_C = self.score(hidden_CD, targets_C)
+        scored_C = (targets_C != IGNORED).float()
+        more_C = 2 * z * log_sum_C
+        at_target_C = sum_C * (torch.expm1(-nats_C) + more_C / (1 + more_C))
+        powers_VC[_places(targets_C)] = at_target_C.to(self.dtype)
+        block = torch.stack([nats_C.double().sum(), z * (log_sum_C * scored_C).double().square().sum()])
+        return powers_VC, scored_C * (1 + more_C) / sum_C, block
 
-    @staticmethod
-    def _nats(wide_SV: torch.Tensor, targets_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Negative log-likelihood and log-sum of the logits, 0 where not scored, and sums; leaves exp(logit - highest)."""
-        scored_S = targets_S != IGNORED
-        chosen_S = wide_SV.gather(1, targets_S.clamp(min=0).unsqueeze(1)).squeeze(1)
-        highest_S = wide_SV.amax(1)
-        sum_S = wide_SV.sub_(highest_S.unsqueeze(1)).exp_().sum(1)
-        log_sum_S = highest_S + sum_S.log()
-        return (log_sum_S - chosen_S) * scored_S, log_sum_S * scored_S, sum_S
+
+def _places(targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of each target; of one that is not scored, any. `scatter_` would copy all logits twice."""
+    return targets_C.clamp(min=0), torch.arange(len(targets_C), device=targets_C.device)
+
+
+def _longest(rows: torch.Tensor) -> torch.Tensor:
+    """The length of the longest row."""
+    return torch.linalg.vector_norm(rows, dim=-1).max()
 
 
 @torch.no_grad()
 def per_token(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each target (N), float32; zero where it is not scored."""
     head = Head(weight_VD, hidden_ND)
-    return torch.cat([head.nats(*block) for block in head.blocks(hidden_ND, targets_N)])
+    return torch.cat([head.score(*block).nats_C for block in head.blocks(hidden_ND, targets_N)])
 
 
 def attach(model: PreTrainedModel) -> None:

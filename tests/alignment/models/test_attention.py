@@ -1,41 +1,52 @@
-"""The attention kernel for short rows, against float32 SDPA and in what it refuses."""
+"""Attention for short rows and its rotary positions, against SDPA, the library's layer and float32."""
+
+from __future__ import annotations
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from alignment.errors import ModelError
-from alignment.models.attention import short
+from alignment.hardware import SHORT_KERNEL
+from alignment.models import attention
+from alignment.models.attention import Rotary, short
+from alignment.models.memory import QUERIES
 
-ROWS, HEADS, KEYS, LENGTH, WIDTH = 3, 6, 2, 20, 10
+ROWS, HEADS, KEYS, WIDTH = 3, 6, 2, 10
+LENGTHS = (20, QUERIES, 2 * QUERIES + 7)  # a part of a block, a block, and two with a part of a third
 MODULE = SimpleNamespace(training=True, config=SimpleNamespace(model_type="llama"))
 
 
-def drawn() -> list[torch.Tensor]:
+def drawn(length: int) -> list[torch.Tensor]:
     """Queries, keys and values in bfloat16, laid out as the library does."""
     draw = torch.Generator().manual_seed(0)
-    sizes = ((ROWS, LENGTH, heads, WIDTH) for heads in (HEADS, KEYS, KEYS))
+    sizes = ((ROWS, length, heads, WIDTH) for heads in (HEADS, KEYS, KEYS))
     return [torch.randn(size, generator=draw).bfloat16().transpose(1, 2) for size in sizes]
 
 
-def mask(dtype: torch.dtype) -> torch.Tensor:
-    """Causal, and rows of different lengths."""
-    hidden = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1).repeat(ROWS, 1, 1, 1)
-    hidden[1, :, :, LENGTH // 2 :] = True
-    return torch.zeros(ROWS, 1, LENGTH, LENGTH, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+def padded(length: int) -> torch.Tensor:
+    """Causal, and rows of different lengths: True is seen."""
+    seen = torch.ones(length, length, dtype=torch.bool).tril().repeat(ROWS, 1, 1, 1)
+    seen[1, :, :, length // 2 :] = False
+    return seen
 
 
-def test_in_bfloat16_it_is_as_near_to_float32_as_the_kernel_it_stands_for() -> None:
-    draw = torch.randn(ROWS, HEADS, LENGTH, WIDTH, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("masked", [True, False])
+def test_in_bfloat16_it_is_as_near_to_float32_as_the_kernel_it_stands_for(length: int, masked: bool) -> None:
+    draw = torch.randn(ROWS, HEADS, length, WIDTH, generator=torch.Generator().manual_seed(1))
+    seen = padded(length) if masked else None
 
     def passed(dtype: torch.dtype, fused: bool) -> list[torch.Tensor]:
-        inputs = [part.to(dtype).requires_grad_() for part in drawn()]
+        inputs = [part.to(dtype).requires_grad_() for part in drawn(length)]
         if fused:
-            out = F.scaled_dot_product_attention(*inputs, attn_mask=mask(dtype), enable_gqa=True)
+            out = F.scaled_dot_product_attention(*inputs, attn_mask=seen, is_causal=not masked, enable_gqa=True)
         else:
-            out = short(MODULE, *inputs, mask(dtype), WIDTH**-0.5)[0].transpose(1, 2)
+            out = short(MODULE, *inputs, seen, WIDTH**-0.5)[0].transpose(1, 2)
         return [out.detach().float(), *(part.float() for part in torch.autograd.grad(out, inputs, draw.to(dtype)))]
 
     exact = passed(torch.float32, fused=True)
@@ -45,6 +56,99 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_kernel_it_stands_for() -> N
         torch.testing.assert_close(ours, wanted)
 
 
-def test_it_refuses_what_it_would_leave_out() -> None:
-    with pytest.raises(ModelError, match="softcap"):
-        short(MODULE, *drawn(), mask(torch.bfloat16), 1.0, softcap=30.0)
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_a_compiler_gets_computes_the_same(masked: bool) -> None:
+    inputs = [part.float().requires_grad_() for part in drawn(LENGTHS[-1])]
+    seen = padded(LENGTHS[-1]) if masked else None
+    found = []
+    for way in (attention.Attention.apply, attention._plain):
+        out = way(*inputs, seen, 0.5)
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_a_row_that_sees_nothing_gives_numbers() -> None:
+    inputs = [part.requires_grad_() for part in drawn(20)]
+    seen = padded(20)
+    seen[2, :, :3] = False
+    out = short(MODULE, *inputs, seen, 1.0)[0]
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(part.grad).all() for part in inputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [({"softcap": 30.0}, "softcap"), ({"dropout": 0.1}, "attention_dropout"), ({"cached": 4}, "cache")]
+)
+def test_it_refuses_what_it_would_leave_out(words: dict[str, float], named: str) -> None:
+    query, key, value = drawn(20)
+    cached = int(words.pop("cached", 0))
+    with pytest.raises(ModelError, match=f"llama: its {named} needs a kernel of its own"):
+        short(MODULE, query[:, :, cached:], key, value, None, 1.0, **words)
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_positions_turn_as_the_librarys_do(rows: int) -> None:
+    """`rows`: one set of positions for all rows, or a set for each, as packed documents have."""
+    draw = torch.Generator().manual_seed(0)
+    angles = 6 * torch.rand(rows, 20, WIDTH // 2, generator=draw).repeat(1, 1, 2)
+    given, by_out = torch.randn(ROWS, 20, HEADS, WIDTH, generator=draw), torch.randn(ROWS, HEADS, 20, WIDTH, generator=draw)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, cos, sin = (part.to(dtype) for part in (given.clone(), angles.cos(), angles.sin()))
+        x.requires_grad_()
+        for name, out in (
+            ("ours", Rotary.apply(x, cos, sin)),
+            ("theirs", apply_rotary_pos_emb(x.transpose(1, 2), x.transpose(1, 2), cos, sin)[0]),
+        ):
+            found[name, dtype] = [out.detach(), *torch.autograd.grad(out, x, by_out.to(dtype))]
+    exact = found["theirs", torch.float32]
+    for ours, wanted in zip(found["ours", torch.float32], exact, strict=True):
+        torch.testing.assert_close(ours, wanted)
+    for ours, theirs, wanted in zip(found["ours", torch.bfloat16], found["theirs", torch.bfloat16], exact, strict=True):
+        assert (ours - wanted).norm() <= (theirs - wanted).norm() < 0.02 * wanted.norm()
+
+
+@pytest.mark.parametrize("keys", [4, 2])
+@pytest.mark.parametrize("told", ["nothing", "padding", "documents"])
+def test_a_model_with_both_learns_as_the_librarys(keys: int, told: str) -> None:
+    length = QUERIES + 20
+    settings = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=keys,
+    )
+    theirs = AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+    ours = AutoModelForCausalLM.from_config(settings, attn_implementation=SHORT_KERNEL)
+    ours.load_state_dict(theirs.state_dict())
+    attention.attach(ours)
+    real = torch.ones(ROWS, length, dtype=torch.long)
+    real[1, 50:] = 0
+    places = torch.cat([torch.arange(60), torch.arange(length - 60)]).expand(ROWS, length)
+    words = {"nothing": {}, "padding": {"attention_mask": real}, "documents": {"position_ids": places}}[told]
+    ids = torch.randint(0, 64, (ROWS, length), generator=torch.Generator().manual_seed(0))
+    labels = ids.masked_fill(real == 0, -100)
+    found = [learnt(model, ids, labels, words) for model in (ours, theirs)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def learnt(
+    model: PreTrainedModel, ids: torch.Tensor, labels: torch.Tensor, words: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """The loss and all gradients."""
+    loss = model(ids, labels=labels, use_cache=False, **words).loss
+    return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+def test_with_a_cache_the_layer_is_the_librarys() -> None:
+    settings = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    model = AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa").eval()
+    ids = torch.arange(12).unsqueeze(0)
+    expected = model(ids, use_cache=True).logits
+    attention.attach(model)
+    torch.testing.assert_close(model(ids, use_cache=True).logits, expected)

@@ -12,11 +12,13 @@ from alignment.pretrain.loss import LinearCrossEntropy
 WIDTH, VOCAB = 24, 90
 
 
-def drawn(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Hidden states and a head that ask for gradients, and targets of which some are not scored."""
+def drawn(
+    tokens: int, dtype: torch.dtype = torch.float32, size: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden states and a head of a size that ask for gradients, and targets of which some are not scored."""
     draw = torch.Generator().manual_seed(tokens)
     hidden = torch.randn(tokens, WIDTH, generator=draw).to(dtype).requires_grad_()
-    weight = torch.randn(VOCAB, WIDTH, generator=draw).to(dtype).requires_grad_()
+    weight = (size * torch.randn(VOCAB, WIDTH, generator=draw)).to(dtype).requires_grad_()
     targets = torch.randint(0, VOCAB, (tokens,), generator=draw)
     targets[::7] = loss.IGNORED
     return hidden, weight, targets
@@ -29,9 +31,10 @@ def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, z: 
 
 
 @pytest.mark.parametrize("z", [0.0, 1e-2])
-@pytest.mark.parametrize("tokens", [1, 256, 256 + 33])
-def test_it_equals_the_plain_loss_in_value_and_gradient(tokens: int, z: float) -> None:
-    hidden, weight, targets = drawn(tokens)
+@pytest.mark.parametrize("tokens", [1, 256, 512 + 33])
+@pytest.mark.parametrize("size", [0.1, 30.0])  # logits that can be raised to a power as they are, and of some hundreds
+def test_it_equals_the_plain_loss_in_value_and_gradient(tokens: int, z: float, size: float) -> None:
+    hidden, weight, targets = drawn(tokens, size=size)
     if tokens == 1:
         targets[0] = 3
     wanted = plain(hidden, weight, targets, z)
@@ -52,6 +55,21 @@ def test_in_bfloat16_the_value_stays_float32() -> None:
     assert total.item() == pytest.approx(plain(hidden, weight, targets, 0.0).item(), rel=1e-5)
     total.backward()
     assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("longest", [1.0, 100.0])  # rows of the head that allow the powers as they are, and that do not
+def test_in_bfloat16_a_token_that_is_nearly_certain_keeps_its_small_gradient(longest: float) -> None:
+    """Less 1, a rounded p of 0.989 would be off by a tenth and more."""
+    weight = torch.zeros(VOCAB, WIDTH)
+    weight[:8, :8] = torch.eye(8)
+    weight[-1, -1] = longest  # meets no hidden state
+    hidden, targets = 9 * torch.eye(8, WIDTH), torch.arange(8)  # logits of 9 for the target, of 0 for all others
+    inputs = [part.bfloat16().requires_grad_() for part in (hidden, weight)]
+    found = torch.autograd.grad(LinearCrossEntropy.apply(*inputs, targets, 0.0)[0], inputs)
+    exact = [part.requires_grad_() for part in (hidden, weight)]
+    expected = torch.autograd.grad(plain(*exact, targets, 0.0), exact)
+    for ours, wanted in zip(found, expected, strict=True):
+        assert (ours - wanted).norm() <= 0.005 * wanted.norm()
 
 
 def test_under_autocast_it_computes_in_bfloat16_and_its_gradients_are_float32() -> None:
