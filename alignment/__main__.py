@@ -66,14 +66,14 @@ def check(
 
     For pre-training it also says parameters, operations, updates, and the memory of each process.
     """
-    from alignment import experiment, hardware
+    from alignment import experiment, hardware, preflight
 
     planned = experiment.plan(path, edits)
     _check_tasks(planned)
     # with several processes a folder is run recipe by recipe, each on its own profile: what this one takes is said
     survey = on is not None and len(planned) > 1 and hardware.read(on).processes > 1
     for item in planned:
-        experiment.check(item)
+        preflight.check(item)
         fits, complaint = [*item.recipe.fits], ""
         if on is not None and on not in fits:
             try:
@@ -85,7 +85,7 @@ def check(
                 complaint = f"\n  {str(error).removeprefix(f'{item.file}: ')}"
         typer.echo(f"{item.file}: {item.recipe.stage}, fits {', '.join(fits)}{complaint}")  # rich takes long to load
         if isinstance(item.recipe, recipe.Pretrain):
-            typer.echo(experiment.forecast(item, on if on in fits else fits[0]))
+            typer.echo(preflight.forecast(item, on if on in fits else fits[0]))
 
 
 @app.command()

@@ -22,7 +22,7 @@ from alignment import layouts, rows, schema
 from alignment.corpus import readers
 from alignment.corpus.remote import asking_hub as asking_hub
 from alignment.errors import DataError, HubError, RecipeError
-from alignment.recipe import UNPINNED, Mixture
+from alignment.recipe import UNPINNED
 
 CARDS = Path("data_cards")
 DOCUMENTS, ITEMS = "documents", "items"  # items: read by an evaluation task, never by a stage
@@ -208,25 +208,6 @@ def load(name: str, folder: Path = CARDS) -> Card:
 def check(name: str, *, training: bool, folder: Path = CARDS) -> None:
     """Refuse a card that has no split for this use: a held-out set cannot be trained on."""
     _splits(load(name, folder), training=training)
-
-
-def check_shares(words: Mixture, file: Path, folder: Path = CARDS) -> None:
-    """Refuse a mixture's shares of domains and languages that its cards do not have; what runs give shows when they ran."""
-    if words.blend is None:
-        return
-    cards = [load(source.card, folder) for source in words.data if source.card]
-    for place, asked, known in (
-        ("shares", words.blend.shares, {card.domain for card in cards}),
-        ("languages", words.blend.languages or {}, {card.language for card in cards}),
-    ):
-        where = f"{file}: blend.{place}"
-        unknown = sorted({name for name, share in asked.items() if share > 0} - known)
-        if unknown and len(cards) == len(words.data):
-            raise RecipeError(
-                f"{where}: no card of `data` gives {unknown[0]!r}. {schema.nearest(unknown[0], sorted(known))}"
-            )
-        if asked and (without := sorted(known - asked.keys())):
-            raise RecipeError(f"{where}: no share for {', '.join(without)}. Give each one; 0 leaves it out.")
 
 
 def front_matter(text: str, path: Path) -> str:

@@ -1,6 +1,6 @@
 """The sections of a recipe: where a model and its data come from, what is kept of them, and how it is optimised.
 
-`recipe.py` makes stages of them, and is where other modules find them.
+The package `recipe` makes stages of them, and is where other modules find them.
 """
 
 from __future__ import annotations

@@ -7,14 +7,35 @@ up to its epochs; beyond them the total gives way, never the shares.
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alignment import data_card
 from alignment.corpus import remix
+from alignment.errors import RecipeError
 from alignment.posttrain.spool import Spool, Times
-from alignment.recipe import Blend
+from alignment.recipe import Blend, Mixture
+from alignment.schema import nearest
+
+
+def check(words: Mixture, file: Path, folder: Path = data_card.CARDS) -> None:
+    """Refuse a mixture's shares of domains and languages that its cards do not have; what runs give shows when they ran."""
+    if words.blend is None:
+        return
+    cards = [data_card.load(source.card, folder) for source in words.data if source.card]
+    for place, asked, known in (
+        ("shares", words.blend.shares, {card.domain for card in cards}),
+        ("languages", words.blend.languages or {}, {card.language for card in cards}),
+    ):
+        where = f"{file}: blend.{place}"
+        unknown = sorted({name for name, share in asked.items() if share > 0} - known)
+        if unknown and len(cards) == len(words.data):
+            raise RecipeError(f"{where}: no card of `data` gives {unknown[0]!r}. {nearest(unknown[0], sorted(known))}")
+        if asked and (without := sorted(known - asked.keys())):
+            raise RecipeError(f"{where}: no share for {', '.join(without)}. Give each one; 0 leaves it out.")
 
 
 def times(spool: Spool, among: NDArray[np.bool_], blend: Blend, seed: int) -> tuple[Times, dict[str, Any]]:

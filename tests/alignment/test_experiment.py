@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignment import experiment, lineage, run
+from alignment import experiment, lineage, preflight, run
 from alignment.corpus import installed
 from alignment.errors import HardwareError, HubError, PlumblineError, RecipeError, RunError
 
@@ -216,9 +216,9 @@ def test_check_looks_up_cards_and_presets(folder: Path, name: str, edit: str, co
         encoding="utf-8",
     )
     for item in experiment.plan(folder / f"{name}.yaml"):
-        experiment.check(item)
+        preflight.check(item)
     with pytest.raises(PlumblineError, match=complaint):
-        experiment.check(experiment.plan(folder / f"{name}.yaml", [edit])[0])
+        preflight.check(experiment.plan(folder / f"{name}.yaml", [edit])[0])
 
 
 def test_a_fingerprint_does_not_depend_on_where_a_run_lies(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from alignment import experiment, tokenizer
+from alignment import experiment, preflight, tokenizer
 from alignment.__main__ import app
 from alignment.errors import RecipeError
 
@@ -50,14 +50,14 @@ def test_a_recipe_whose_vocabulary_nobody_gives_is_refused(tmp_path: Path, monke
     alone.write_text((ROOT / "recipes/ladder/3m.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     (item,) = experiment.plan(alone)
     with pytest.raises(RecipeError, match=r"shards\.yaml is not there, so the vocabulary is not known"):
-        experiment.forecast(item, "cpu")
+        preflight.forecast(item, "cpu")
 
 
 def test_a_forecast_loads_no_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from alignment import experiment;"
+        "import sys; from pathlib import Path; from alignment import experiment, preflight;"
         "[item] = experiment.plan(Path('recipes/deepseek-llm-7b/pretrain.yaml'));"
-        "print(experiment.forecast(item, '8x80gb'));"
+        "print(preflight.forecast(item, '8x80gb'));"
         "assert not {'torch', 'numpy', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment import experiment, hardware
+from alignment import experiment, hardware, preflight
 from alignment.errors import HardwareError, PlumblineError, RecipeError
 from alignment.hardware import Profile
 from alignment.models import presets
@@ -164,8 +164,8 @@ def test_the_written_folder_is_ready_and_nothing_is_overwritten(tmp_path: Path) 
     planned = experiment.plan(out)
     assert [item.recipe.stage for item in planned] == ["corpus", "tokenizer", "shards", "pretrain"]
     for item in planned:
-        experiment.check(item)
-    said = experiment.forecast(planned[-1], "8x80gb")
+        preflight.check(item)
+    said = preflight.forecast(planned[-1], "8x80gb")
     assert f"{presets.parameters(found.shape):,} parameters" in said
     assert f"{found.updates:,} updates" in said
     with pytest.raises(RecipeError, match="nothing is overwritten"):
