@@ -12,6 +12,7 @@ D width, V vocabulary, S some of its rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from types import MethodType
 from typing import Any, NamedTuple
@@ -41,14 +42,16 @@ class LinearCrossEntropy(torch.autograd.Function):
         turned_DV = head.turned()
         sums = torch.zeros(2, dtype=torch.float64, device=hidden_ND.device)
         for number, (hidden_CD, targets_C, gradient_CD) in enumerate(head.blocks(hidden_ND, targets_N, ctx.hidden)):
-            powers_VC, factor_C, block = head.learn(hidden_CD, targets_C, z)
+            (powers_VC, factor_C1, less_C1), block = head.learn(hidden_CD, targets_C, z)
             sums += block
-            gradient_CD.copy_((turned_DV @ powers_VC).mul_(factor_C).T)
-            scaled_CD = hidden_CD * factor_C.unsqueeze(1)
+            rows_C = targets_C.clamp(min=0)
+            gradient_CD.copy_((turned_DV @ powers_VC).T * factor_C1 - head.weight[rows_C] * less_C1)
+            scaled_CD = hidden_CD * factor_C1
             if step_VD is None:
                 ctx.weight.addmm_(powers_VC, scaled_CD, beta=min(number, 1))  # the first block begins from nothing
             else:
                 _add(ctx.weight, torch.mm(powers_VC, scaled_CD.to(head.dtype), out=step_VD), begun=number > 0)
+            ctx.weight.index_add_(0, rows_C, hidden_CD * less_C1, alpha=-1)
         nats = sums[0].float()
         ctx.mark_non_differentiable(nats)
         return sums.sum().float(), nats
@@ -75,6 +78,14 @@ class Scores(NamedTuple):
     sum_C: torch.Tensor  # of these
     log_sum_C: torch.Tensor  # of e to the logits themselves
     nats_C: torch.Tensor  # negative log-likelihood of the targets, zero where they are not scored
+
+
+class Slopes(NamedTuple):
+    """The gradient by the logits of a block: `factor` times `powers`, less `less` for the target."""
+
+    powers_VC: torch.Tensor
+    factor_C1: torch.Tensor
+    less_C1: torch.Tensor
 
 
 class Head:
@@ -125,20 +136,20 @@ class Head:
         log_sum_C = sum_C.log() + shift_C
         return Scores(powers_VC, sum_C, log_sum_C, (log_sum_C - chosen_C) * (targets_C != IGNORED))
 
-    def learn(
-        self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The gradient by the logits, as a matrix (V, C) and a factor of each token, and the loss without and with z alone.
+    def learn(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float) -> tuple[Slopes, torch.Tensor]:
+        """The gradient by the logits, and the loss of a block: without its z-term, and that alone.
 
-        By a logit it is p (1 + 2 z log-sum), less 1 for the target, where 1 - p is taken from the loss: both may be tiny.
+        It is p (1 + 2 z log-sum), less 1 for the target. What is left of a likely target is taken from its loss and written
+        among the powers, for a rounded p less 1 may be far off; from an unlikely one 1 is taken later, and exactly.
         """
         powers_VC, sum_C, log_sum_C, nats_C = self.score(hidden_CD, targets_C)
-        scored_C = (targets_C != IGNORED).float()
+        scored_C, unlikely_C = targets_C != IGNORED, nats_C > math.log(2)
         more_C = 2 * z * log_sum_C
-        at_target_C = sum_C * (torch.expm1(-nats_C) + more_C / (1 + more_C))
-        powers_VC[_places(targets_C)] = at_target_C.to(self.dtype)
+        left_C = torch.where(unlikely_C, torch.exp(-nats_C), torch.expm1(-nats_C) + more_C / (1 + more_C))
+        powers_VC[_places(targets_C)] = (left_C * sum_C).to(self.dtype)
+        factor_C = scored_C * (1 + more_C) / sum_C
         block = torch.stack([nats_C.double().sum(), z * (log_sum_C * scored_C).double().square().sum()])
-        return powers_VC, scored_C * (1 + more_C) / sum_C, block
+        return Slopes(powers_VC, factor_C.unsqueeze(1), unlikely_C.float().unsqueeze(1)), block
 
 
 def _places(targets_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
