@@ -142,7 +142,7 @@ class PretrainOptim(Words):
     factors: tuple[Share, ...] = (0.316, 0.1)  # multi-step: to these shares of the peak
     floor: Share = 0.1  # cosine and wsd: the share of the peak at the end
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # wsd: the last share of the tokens, in which the rate falls
-    z_loss: Annotated[float, Field(ge=0)] = 0.0  # times the squared log-sum of the logits; not in the paper
+    z_loss: Annotated[float, Field(ge=0, le=0.01)] = 0.0  # times the squared log-sum of the logits; not in the paper
 
     @model_validator(mode="after")
     def _read_by_the_schedule(self) -> PretrainOptim:

@@ -4,7 +4,7 @@ SDPA's kernel saves memory, and its backward pass costs a CPU seven times its fo
 all scores to float32 and computes the half that no one may see. Here queries go block by block, each to the keys up to
 its end, and both passes are by hand (`benchmarks/attention_on_cpu.py`). Softmax of bfloat16 computes in float32 anyway.
 
-`Rotary` turns queries and keys by their position in a third of the library's time, and lays them out as the products read
+`Rotary` turns queries and keys by their position with fewer trips through memory, and lays them out as the products read
 them. The axes: B rows, H heads, K heads of keys, T positions, D width of a head, Q queries of a block, P what they see.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -38,11 +39,12 @@ class Attention(torch.autograd.Function):
         seen_BTT: torch.Tensor | None,
         scaling: float,
     ) -> torch.Tensor:
-        """Return what is attended to (B, H, T, D); of the mask, (B, 1, T, T), the upper half is not read."""
+        """Return what is attended to (B, H, T, D). The mask hides the future itself; it is read up to a block's end."""
         groups = query_BHTD.shape[1] // key_BKTD.shape[1]
         query_NTD = (query_BHTD * scaling).reshape(-1, *query_BHTD.shape[2:])
         key_NTD, value_NTD = _each_head(key_BKTD, groups), _each_head(value_BKTD, groups)
-        out_NTD, kept = torch.empty_like(query_NTD), []
+        out_NTD = query_NTD.new_empty(*query_NTD.shape[:2], value_NTD.shape[2])  # values may be of another width
+        kept = []
         for begin in range(0, query_NTD.shape[1], QUERIES):
             block = query_NTD[:, begin : begin + QUERIES]
             end = begin + block.shape[1]
@@ -50,16 +52,17 @@ class Attention(torch.autograd.Function):
             _hide(scores_NQP, begin, None if seen_BTT is None else seen_BTT[:, :, begin:end, :end])
             kept.append(torch.softmax(scores_NQP, dim=-1))
             out_NTD[:, begin:end] = torch.bmm(kept[-1], value_NTD[:, :end])
-        ctx.scaling, ctx.groups, ctx.rows = scaling, groups, len(query_BHTD)
+        ctx.scaling, ctx.groups = scaling, groups
         ctx.save_for_backward(query_NTD, key_BKTD, value_BKTD, *kept)
-        return out_NTD.view_as(query_BHTD)
+        return out_NTD.view(*query_BHTD.shape[:3], -1)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient_BHTD: torch.Tensor) -> Any:  # type: ignore[override]
         """From the last block to the first: that of all keys is written first, and the others add to it."""
         query_NTD, key_BKTD, value_BKTD, *kept = ctx.saved_tensors
         key_NTD, value_NTD = _each_head(key_BKTD, ctx.groups), _each_head(value_BKTD, ctx.groups)
-        gradient_NTD = gradient_BHTD.reshape(query_NTD.shape)
+        gradient_NTD = gradient_BHTD.flatten(0, 1)
         by_query_NTD = torch.empty_like(query_NTD)
         by_key_NTD = by_value_NTD = None
         for number, shares_NQP in reversed(list(enumerate(kept))):
@@ -75,12 +78,13 @@ class Attention(torch.autograd.Function):
             else:
                 by_key_NTD[:, :end] += by_key_NPD
                 by_value_NTD[:, :end] += by_value_NPD
+        assert by_key_NTD is not None, "a row of no tokens"
+        assert by_value_NTD is not None
         by_key_BKTD, by_value_BKTD = (
-            part.view(ctx.rows, -1, ctx.groups, *part.shape[1:]).sum(2) if ctx.groups > 1 else part.view_as(key_BKTD)
-            for part in (by_key_NTD, by_value_NTD)
-            if part is not None
+            part.view(*key_BKTD.shape[:2], ctx.groups, *part.shape[1:]).sum(2) for part in (by_key_NTD, by_value_NTD)
         )
-        return by_query_NTD.mul_(ctx.scaling).view_as(gradient_BHTD), by_key_BKTD, by_value_BKTD, None, None
+        by_query_BHTD = by_query_NTD.mul_(ctx.scaling).view(len(key_BKTD), -1, *query_NTD.shape[1:])
+        return by_query_BHTD, by_key_BKTD, by_value_BKTD, None, None
 
 
 def _plain(
@@ -108,8 +112,8 @@ def _hide(scores_NQP: torch.Tensor, begin: int, seen_BQP: torch.Tensor | None) -
         least = torch.finfo(scores_NQP.dtype).min
         scores_NQP.view(len(seen_BQP), -1, *scores_NQP.shape[1:]).masked_fill_(~seen_BQP, least)
         return
-    own_NQQ = scores_NQP[:, :, begin:]
-    own_NQQ += torch.full_like(own_NQQ[0], float("-inf")).triu_(1)
+    future_QQ = torch.full_like(scores_NQP[0, :, begin:], float("-inf")).triu_(1)
+    scores_NQP[:, :, begin:].add_(future_QQ)
 
 
 def short(
@@ -126,12 +130,20 @@ def short(
 
     Raises ModelError where the model asks for more than attention has in a Llama.
     """
+    model = module.config.model_type
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
-    unknown += ["attention_dropout"] * bool(dropout) + ["cache"] * (query_BHTD.shape[2] != key_BKTD.shape[2])
+    if dropout:
+        unknown.append("attention_dropout")
+    if not getattr(module, "is_causal", True):
+        unknown.append("attention to what comes later")
     if unknown:
-        raise ModelError(f"{module.config.model_type}: its {unknown[0]} needs a kernel of its own. Use `attention: eager`.")
+        raise ModelError(f"{model}: its {unknown[0]} needs a kernel of its own. Use `attention: eager`.")
+    if query_BHTD.shape[2] != key_BKTD.shape[2]:
+        raise ModelError(f"{model}: the kernel `{SHORT_KERNEL}` is for training and reads no cache. Use `attention: sdpa`.")
+    kind = query_BHTD.device.type  # under autocast positions leave queries and keys in float32, beside narrower values
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_BHTD.dtype
     attend = _plain if torch.compiler.is_compiling() else Attention.apply  # a compiler fuses best what is left to it
-    out_BHTD = attend(query_BHTD, key_BKTD, value_BKTD, attention_mask, scaling)
+    out_BHTD = attend(query_BHTD.to(dtype), key_BKTD.to(dtype), value_BKTD.to(dtype), attention_mask, scaling)
     return out_BHTD.transpose(1, 2).contiguous(), None
 
 
@@ -149,6 +161,7 @@ class Rotary(torch.autograd.Function):
         return _turn(x_BTHD.transpose(1, 2), cos_BTD, sin_BTD)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient_BHTD: torch.Tensor) -> Any:  # type: ignore[override]
         """Turn back."""
         cos_BTD, sin_BTD = ctx.saved_tensors
@@ -168,7 +181,7 @@ def _turn(x_BHTD: torch.Tensor, cos_BTD: torch.Tensor, sin_BTD: torch.Tensor) ->
 def attach(model: nn.Module) -> None:
     """Let a Llama turn queries and keys by `Rotary`; models with another class of attention keep theirs."""
     for module in model.modules():
-        if isinstance(module, LlamaAttention):
+        if type(module) is LlamaAttention:
             module.forward = MethodType(_forward, module)
 
 

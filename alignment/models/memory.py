@@ -16,6 +16,7 @@ from alignment.models import presets
 from alignment.models.presets import Shape
 
 Mode = Literal["float32", "bfloat16", "autocast"]  # the whole model in one type, or float32 weights under bf16 autocast
+QUERIES = 128  # a block of the attention for short rows: its queries meet the keys up to its end
 ROWS = 512  # of the loss: tokens whose logits are held at once, at least
 
 
@@ -67,17 +68,10 @@ def saved(shape: Shape, mode: Mode, short: int | None = None) -> int:
         return 16 * d + c * (7 * d + 2 * k + 4 * f) + statistics
     norms = 8 * d if mode == "float32" else 0  # in bfloat16 they are ours (`norm`), which keep nothing that others do not
     if short:
-        return norms + c * (6 * d + 2 * k + 4 * f) + 8 + c * shape.heads * _pairs(short) // short
-    return norms + c * (6 * d + 2 * k + 4 * f) + statistics
-
-
-QUERIES = 128  # a block of the attention for short rows: its queries meet the keys up to its end
-
-
-def _pairs(length: int) -> int:
-    """Of queries and keys that meet in a row."""
-    ends = [min(begin + QUERIES, length) for begin in range(0, length, QUERIES)]
-    return sum((end - begin) * end for begin, end in zip(range(0, length, QUERIES), ends, strict=True))
+        pairs = sum(min(QUERIES, short - begin) * min(begin + QUERIES, short) for begin in range(0, short, QUERIES))
+        return norms + c * (6 * d + 2 * k + 4 * f) + 8 + c * shape.heads * pairs // short
+    again = c * d if mode == "bfloat16" else 0  # what SDPA gives lies as our rotary positions do, and is laid out anew
+    return norms + again + c * (6 * d + 2 * k + 4 * f) + statistics
 
 
 # logits in float32 that a CPU works on at once: they stay in its cache

@@ -72,7 +72,7 @@ def _piece(part: torch.Tensor, one: Segment) -> torch.Tensor:
 
 
 def _plain(asked: torch.Tensor, read: torch.Tensor, taken: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Two products and a softmax, as in `attention.short`."""
+    """Two products and a softmax, as in `attention`, and the backward pass left to torch."""
     scores = (asked * scaling) @ read.transpose(2, 3)
     hidden = ~_causal(asked.shape[2], read.shape[2], asked.device)
     return scores.masked_fill_(hidden, float("-inf")).softmax(-1) @ taken

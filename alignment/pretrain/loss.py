@@ -12,7 +12,6 @@ D width, V vocabulary, S some of its rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from types import MethodType
 from typing import Any, NamedTuple
@@ -76,6 +75,7 @@ class Scores(NamedTuple):
 
     powers_VC: torch.Tensor  # e to the power of each logit less a shift, which is the same for all rows of a token
     sum_C: torch.Tensor  # of these
+    target_C: torch.Tensor  # the one of the target, float32
     log_sum_C: torch.Tensor  # of e to the logits themselves
     nats_C: torch.Tensor  # negative log-likelihood of the targets, zero where they are not scored
 
@@ -134,19 +134,19 @@ class Head:
             if self._wide is not None:
                 narrow_SC.copy_(wide_SC)
         log_sum_C = sum_C.log() + shift_C
-        return Scores(powers_VC, sum_C, log_sum_C, (log_sum_C - chosen_C) * (targets_C != IGNORED))
+        nats_C = (log_sum_C - chosen_C) * (targets_C != IGNORED)
+        return Scores(powers_VC, sum_C, torch.exp(chosen_C - shift_C), log_sum_C, nats_C)
 
     def learn(self, hidden_CD: torch.Tensor, targets_C: torch.Tensor, z: float) -> tuple[Slopes, torch.Tensor]:
         """The gradient by the logits, and the loss of a block: without its z-term, and that alone.
 
-        It is p (1 + 2 z log-sum), less 1 for the target. What is left of a likely target is taken from its loss and written
-        among the powers, for a rounded p less 1 may be far off; from an unlikely one 1 is taken later, and exactly.
+        It is p (1 + 2 z log-sum), less 1 for the target. Of a likely target that is written among the powers, before they
+        are rounded; from an unlikely one 1 is taken later, and exactly. A GPU would not add that up in one order twice.
         """
-        powers_VC, sum_C, log_sum_C, nats_C = self.score(hidden_CD, targets_C)
-        scored_C, unlikely_C = targets_C != IGNORED, nats_C > math.log(2)
-        more_C = 2 * z * log_sum_C
-        left_C = torch.where(unlikely_C, torch.exp(-nats_C), torch.expm1(-nats_C) + more_C / (1 + more_C))
-        powers_VC[_places(targets_C)] = (left_C * sum_C).to(self.dtype)
+        powers_VC, sum_C, target_C, log_sum_C, nats_C = self.score(hidden_CD, targets_C)
+        scored_C, more_C = targets_C != IGNORED, 2 * z * log_sum_C
+        unlikely_C = scored_C & (2 * target_C < sum_C) & (sum_C.device.type == "cpu")
+        powers_VC[_places(targets_C)] = (target_C - ~unlikely_C * sum_C / (1 + more_C)).to(self.dtype)
         factor_C = scored_C * (1 + more_C) / sum_C
         block = torch.stack([nats_C.double().sum(), z * (log_sum_C * scored_C).double().square().sum()])
         return Slopes(powers_VC, factor_C.unsqueeze(1), unlikely_C.float().unsqueeze(1)), block

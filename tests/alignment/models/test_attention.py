@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from alignment.errors import ModelError
-from alignment.hardware import SHORT_KERNEL
-from alignment.models import attention
+from alignment.hardware import SHORT_KERNEL, Hardware
+from alignment.models import attention, build, presets
 from alignment.models.attention import Rotary, short
 from alignment.models.memory import QUERIES
 
@@ -21,10 +21,10 @@ LENGTHS = (20, QUERIES, 2 * QUERIES + 7)  # a part of a block, a block, and two 
 MODULE = SimpleNamespace(training=True, config=SimpleNamespace(model_type="llama"))
 
 
-def drawn(length: int) -> list[torch.Tensor]:
-    """Queries, keys and values in bfloat16, laid out as the library does."""
+def drawn(length: int, values: int = WIDTH) -> list[torch.Tensor]:
+    """Queries, keys and values in bfloat16, laid out as the library does; `values`: their width."""
     draw = torch.Generator().manual_seed(0)
-    sizes = ((ROWS, length, heads, WIDTH) for heads in (HEADS, KEYS, KEYS))
+    sizes = ((ROWS, length, heads, width) for heads, width in ((HEADS, WIDTH), (KEYS, WIDTH), (KEYS, values)))
     return [torch.randn(size, generator=draw).bfloat16().transpose(1, 2) for size in sizes]
 
 
@@ -56,6 +56,16 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_kernel_it_stands_for(length
         torch.testing.assert_close(ours, wanted)
 
 
+def test_values_may_be_narrower_as_in_deepseek_v3() -> None:
+    inputs = [part.float().requires_grad_() for part in drawn(LENGTHS[-1], values=WIDTH - 4)]
+    found = []
+    ours = short(MODULE, *inputs, None, WIDTH**-0.5)[0].transpose(1, 2)
+    for out in (ours, F.scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=True)):
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_what_a_compiler_gets_computes_the_same(masked: bool) -> None:
     inputs = [part.float().requires_grad_() for part in drawn(LENGTHS[-1])]
@@ -78,14 +88,36 @@ def test_a_row_that_sees_nothing_gives_numbers() -> None:
     assert all(torch.isfinite(part.grad).all() for part in inputs)
 
 
-@pytest.mark.parametrize(
-    ("words", "named"), [({"softcap": 30.0}, "softcap"), ({"dropout": 0.1}, "attention_dropout"), ({"cached": 4}, "cache")]
-)
-def test_it_refuses_what_it_would_leave_out(words: dict[str, float], named: str) -> None:
+def test_under_autocast_positions_may_leave_queries_wider_than_values() -> None:
     query, key, value = drawn(20)
-    cached = int(words.pop("cached", 0))
+    inputs = [query.float().requires_grad_(), key.float().requires_grad_(), value.requires_grad_()]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = short(MODULE, *inputs, None, 1.0)[0]
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()  # outside of autocast, as training does
+    assert all(torch.isfinite(part.grad).all() for part in inputs)
+
+
+def test_a_compiler_is_left_to_its_own_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = drawn(20)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(attention.Attention, "apply", lambda *_: pytest.fail("the kernel by hand was called"))
+    short(MODULE, query, key, value, None, 1.0)
+
+
+@pytest.mark.parametrize(("words", "named"), [({"softcap": 30.0}, "softcap"), ({"dropout": 0.1}, "attention_dropout")])
+def test_it_refuses_what_it_would_leave_out(words: dict[str, float], named: str) -> None:
     with pytest.raises(ModelError, match=f"llama: its {named} needs a kernel of its own"):
-        short(MODULE, query[:, :, cached:], key, value, None, 1.0, **words)
+        short(MODULE, *drawn(20), None, 1.0, **words)
+
+
+def test_it_refuses_a_cache_and_what_looks_ahead() -> None:
+    query, key, value = drawn(20)
+    with pytest.raises(ModelError, match="is for training and reads no cache"):
+        short(MODULE, query[:, :, 4:], key, value, None, 1.0)
+    ahead = SimpleNamespace(config=MODULE.config, training=True, is_causal=False)
+    with pytest.raises(ModelError, match="attention to what comes later"):
+        short(ahead, query, key, value, None, 1.0)
 
 
 @pytest.mark.parametrize("rows", [1, ROWS])
@@ -111,7 +143,7 @@ def test_positions_turn_as_the_librarys_do(rows: int) -> None:
 
 
 @pytest.mark.parametrize("keys", [4, 2])
-@pytest.mark.parametrize("told", ["nothing", "padding", "documents"])
+@pytest.mark.parametrize("told", ["nothing", "padding", "padding before", "documents"])
 def test_a_model_with_both_learns_as_the_librarys(keys: int, told: str) -> None:
     length = QUERIES + 20
     settings = LlamaConfig(
@@ -128,8 +160,15 @@ def test_a_model_with_both_learns_as_the_librarys(keys: int, told: str) -> None:
     attention.attach(ours)
     real = torch.ones(ROWS, length, dtype=torch.long)
     real[1, 50:] = 0
+    if told == "padding before":
+        real = real.flip(1)
     places = torch.cat([torch.arange(60), torch.arange(length - 60)]).expand(ROWS, length)
-    words = {"nothing": {}, "padding": {"attention_mask": real}, "documents": {"position_ids": places}}[told]
+    words = {
+        "nothing": {},
+        "padding": {"attention_mask": real},
+        "padding before": {"attention_mask": real},
+        "documents": {"position_ids": places},
+    }[told]
     ids = torch.randint(0, 64, (ROWS, length), generator=torch.Generator().manual_seed(0))
     labels = ids.masked_fill(real == 0, -100)
     found = [learnt(model, ids, labels, words) for model in (ours, theirs)]
@@ -149,6 +188,15 @@ def test_with_a_cache_the_layer_is_the_librarys() -> None:
     settings = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
     model = AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa").eval()
     ids = torch.arange(12).unsqueeze(0)
-    expected = model(ids, use_cache=True).logits
+    expected = model(ids, use_cache=False).logits[:, 8:]
     attention.attach(model)
-    torch.testing.assert_close(model(ids, use_cache=True).logits, expected)
+    begun = model(ids[:, :8], use_cache=True).past_key_values
+    torch.testing.assert_close(model(ids[:, 8:], past_key_values=begun).logits, expected)
+
+
+def test_training_on_a_cpu_in_bfloat16_uses_both() -> None:
+    shape = presets.Shape(1, 64, 2, 2, 128, vocab=64, max_positions=64)
+    for dtype, ours in (("bfloat16", True), ("float32", False)):
+        model = AutoModelForCausalLM.from_config(build.config(shape))
+        build.prepare(model, Hardware("cpu", "cpu", dtype, "a test", SHORT_KERNEL, 64, False, 1, 1))
+        assert (model.model.layers[0].self_attn.forward.__func__ is attention._forward) is ours

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from alignment.hardware import SHORT_KERNEL, Profile
-from alignment.models import build, memory, norm, presets
+from alignment.models import attention, build, memory, norm, presets
 from alignment.models.memory import Mode
 from alignment.models.presets import PRESETS, Shape
 
@@ -20,11 +20,12 @@ SHAPE = Shape(1, 64, 4, 4, 172, vocab=128, max_positions=64)
 ROWS, LENGTH = 2, 24  # no product of them is a side of a matrix
 
 
-def kept(shape: Shape, mode: Mode, kernel: str = "sdpa") -> int:
+def kept(shape: Shape, mode: Mode, kernel: str = "sdpa", length: int = LENGTH) -> int:
     """Bytes that a pass through the decoder saves for its backward pass, weights and their rounded copies left out."""
     model = AutoModelForCausalLM.from_config(build.config(shape), attn_implementation=kernel).train()
     if mode == "bfloat16":
         norm.attach(model)
+        attention.attach(model)
         model.bfloat16()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     matrices = {tuple(p.shape)[::step] for p in model.parameters() if p.dim() == 2 for step in (1, -1)}
@@ -38,7 +39,7 @@ def kept(shape: Shape, mode: Mode, kernel: str = "sdpa") -> int:
 
     precision = torch.autocast("cpu", torch.bfloat16) if mode == "autocast" else nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), precision:
-        model.model(input_ids=torch.zeros(ROWS, LENGTH, dtype=torch.long), use_cache=False)
+        model.model(input_ids=torch.zeros(ROWS, length, dtype=torch.long), use_cache=False)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
@@ -52,10 +53,11 @@ def test_a_layer_keeps_what_we_count(mode: Mode, kv_heads: int) -> None:
 
 @pytest.mark.parametrize("mode", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kv_heads", [4, 1])
-def test_the_kernel_for_short_rows_keeps_what_we_count(mode: Mode, kv_heads: int) -> None:
-    shape = replace(SHAPE, kv_heads=kv_heads)
-    each = kept(replace(shape, layers=3), mode, SHORT_KERNEL) - kept(shape, mode, SHORT_KERNEL)
-    assert each == 2 * ROWS * LENGTH * memory.saved(shape, mode, LENGTH)
+@pytest.mark.parametrize("length", [LENGTH, memory.QUERIES + 20])  # a block, and more than one
+def test_the_kernel_for_short_rows_keeps_what_we_count(mode: Mode, kv_heads: int, length: int) -> None:
+    shape = replace(SHAPE, kv_heads=kv_heads, max_positions=256)
+    each = kept(replace(shape, layers=3), mode, SHORT_KERNEL, length) - kept(shape, mode, SHORT_KERNEL, length)
+    assert each == pytest.approx(2 * ROWS * length * memory.saved(shape, mode, length), abs=2 * ROWS * length)
 
 
 def test_weights_gradients_and_moments_are_float32_and_the_model_a_rounded_copy() -> None:

@@ -1,5 +1,7 @@
 """The block-wise loss, against torch's plain one."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,12 @@ from alignment.pretrain import loss
 from alignment.pretrain.loss import LinearCrossEntropy
 
 WIDTH, VOCAB = 24, 90
+
+
+@pytest.fixture(autouse=True)
+def in_many_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows of the vocabulary at a time, with a rest, as a real one is cut."""
+    monkeypatch.setattr(loss, "CACHED", 1 << 12)
 
 
 def drawn(
@@ -35,6 +43,7 @@ def plain(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, z: 
 @pytest.mark.parametrize("size", [0.1, 30.0])  # logits that can be raised to a power as they are, and of some hundreds
 def test_it_equals_the_plain_loss_in_value_and_gradient(tokens: int, z: float, size: float) -> None:
     hidden, weight, targets = drawn(tokens, size=size)
+    assert loss.Head(weight, hidden)._shifted == (size > 1)
     if tokens == 1:
         targets[0] = 3
     wanted = plain(hidden, weight, targets, z)
@@ -47,14 +56,52 @@ def test_it_equals_the_plain_loss_in_value_and_gradient(tokens: int, z: float, s
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
-def test_in_bfloat16_the_value_stays_float32() -> None:
+def test_logits_near_the_bound_are_raised_as_they_are() -> None:
+    """All logits at plus or minus 49: sums of e to the 49 and to the -49."""
+    hidden = torch.zeros(2, WIDTH)
+    hidden[:, 0] = torch.tensor([7.0, -7.0])
+    weight = torch.zeros(VOCAB, WIDTH)
+    weight[:, 0] = 7.0
+    assert not loss.Head(weight, hidden)._shifted
+    total, _ = LinearCrossEntropy.apply(hidden, weight, torch.tensor([1, 2]), 0.0)
+    assert total.item() == pytest.approx(2 * math.log(VOCAB), rel=1e-6)
+
+
+def test_in_bfloat16_the_value_stays_float32_and_gradients_are_as_near_as_the_plain_ones() -> None:
     """The library's own rounds the sum to 8 bits; this is why it is not used."""
     hidden, weight, targets = drawn(600, torch.bfloat16)
+    exact = [part.detach().float().requires_grad_() for part in (hidden, weight)]
+    wanted = torch.autograd.grad(plain(*exact, targets, 0.0), exact)
+    value = plain(hidden, weight, targets, 0.0)
+    rounded = torch.autograd.grad(value, (hidden, weight))
     total, _ = LinearCrossEntropy.apply(hidden, weight, targets, 0.0)
     assert total.dtype == torch.float32
-    assert total.item() == pytest.approx(plain(hidden, weight, targets, 0.0).item(), rel=1e-5)
-    total.backward()
-    assert (hidden.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert total.item() == pytest.approx(value.item(), rel=1e-5)
+    found = torch.autograd.grad(total, (hidden, weight))
+    for ours, theirs, true in zip(found, rounded, wanted, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - true).norm() <= 1.5 * (theirs - true).norm() < 0.02 * true.norm()
+
+
+def test_from_an_unlikely_target_one_is_taken_exactly() -> None:
+    """By the head: each target's row loses its hidden state itself, not a state that was scaled and rounded."""
+    hidden, weight, targets = drawn(40, torch.bfloat16, size=0.01)
+    weight.grad_dtype = None
+    exact = [part.detach().float().requires_grad_() for part in (hidden, weight)]
+    (wanted,) = torch.autograd.grad(plain(*exact, targets, 0.0), exact[1:])
+    LinearCrossEntropy.apply(hidden, weight, targets, 0.0)[0].backward()
+    assert weight.grad.dtype == torch.float32
+    assert (weight.grad - wanted).norm() <= 5e-4 * wanted.norm()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["hidden", "weight"])
+def test_what_is_not_a_number_makes_the_loss_none(bad: float, where: str) -> None:
+    """The guard refuses such an update."""
+    hidden, weight, targets = drawn(40)
+    with torch.no_grad():
+        {"hidden": hidden, "weight": weight}[where][3, 3] = bad
+    assert not math.isfinite(LinearCrossEntropy.apply(hidden, weight, targets, 0.0)[0].item())
 
 
 @pytest.mark.parametrize("longest", [1.0, 100.0])  # rows of the head that allow the powers as they are, and that do not
