@@ -57,6 +57,7 @@ LAYERS = [
     ("alignment.findings", 3),
     ("alignment.cells", 7),
     ("alignment.experiment", 7),
+    ("alignment.preflight", 7),
     ("alignment.talk", 7),
     ("alignment.__main__", 7),
 ]
