@@ -14,6 +14,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
@@ -88,7 +89,12 @@ class Attention(torch.autograd.Function):
 
 
 def _plain(
-    query_BHTD: torch.Tensor, key_BKTD: torch.Tensor, value_BKTD: torch.Tensor, seen_BTT: torch.Tensor | None, scaling: float
+    query_BHTD: torch.Tensor,
+    key_BKTD: torch.Tensor,
+    value_BKTD: torch.Tensor,
+    seen_BTT: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
 ) -> torch.Tensor:
     """The same in one block, with the backward pass left to torch."""
     groups = query_BHTD.shape[1] // key_BKTD.shape[1]
@@ -98,7 +104,8 @@ def _plain(
         length = scores_BHTT.shape[2]
         seen_BTT = torch.ones(length, length, dtype=torch.bool, device=scores_BHTT.device).tril()
     least = torch.finfo(scores_BHTT.dtype).min
-    return torch.matmul(torch.softmax(scores_BHTT.masked_fill(~seen_BTT, least), dim=-1), value_BHTD)
+    shares_BHTT = torch.softmax(scores_BHTT.masked_fill(~seen_BTT, least), dim=-1)
+    return torch.matmul(F.dropout(shares_BHTT, dropout), value_BHTD)
 
 
 def _each_head(part_BKTD: torch.Tensor, groups: int) -> torch.Tensor:
@@ -132,8 +139,6 @@ def short(
     """
     model = module.config.model_type
     unknown = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
-    if dropout:
-        unknown.append("attention_dropout")
     if not getattr(module, "is_causal", True):
         unknown.append("attention to what comes later")
     if unknown:
@@ -142,8 +147,9 @@ def short(
         raise ModelError(f"{model}: the kernel `{SHORT_KERNEL}` is for training and reads no cache. Use `attention: sdpa`.")
     kind = query_BHTD.device.type  # under autocast positions leave queries and keys in float32, beside narrower values
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_BHTD.dtype
-    attend = _plain if torch.compiler.is_compiling() else Attention.apply  # a compiler fuses best what is left to it
-    out_BHTD = attend(query_BHTD.to(dtype), key_BKTD.to(dtype), value_BKTD.to(dtype), attention_mask, scaling)
+    parts = query_BHTD.to(dtype), key_BKTD.to(dtype), value_BKTD.to(dtype), attention_mask, scaling
+    plain = dropout or torch.compiler.is_compiling()  # a compiler fuses best what is left to it
+    out_BHTD = _plain(*parts, dropout) if plain else Attention.apply(*parts)
     return out_BHTD.transpose(1, 2).contiguous(), None
 
 

@@ -105,10 +105,21 @@ def test_a_compiler_is_left_to_its_own_backward_pass(monkeypatch: pytest.MonkeyP
     short(MODULE, query, key, value, None, 1.0)
 
 
-@pytest.mark.parametrize(("words", "named"), [({"softcap": 30.0}, "softcap"), ({"dropout": 0.1}, "attention_dropout")])
-def test_it_refuses_what_it_would_leave_out(words: dict[str, float], named: str) -> None:
-    with pytest.raises(ModelError, match=f"llama: its {named} needs a kernel of its own"):
-        short(MODULE, *drawn(20), None, 1.0, **words)
+def test_dropout_takes_shares_away_and_raises_the_others() -> None:
+    query, key, _ = drawn(LENGTHS[-1])
+    ones = torch.ones_like(key)
+    torch.manual_seed(0)
+    assert torch.all(short(MODULE, query, key, ones, None, 1.0)[0].float().sub(1).abs() < 0.02)
+    out = short(MODULE, query.requires_grad_(), key, ones, None, 1.0, dropout=0.5)[0].float()
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert set(out[:, 0].unique().tolist()) == {0.0, 2.0}  # the first position has one share
+    out.sum().backward()
+    assert query.grad is not None
+
+
+def test_it_refuses_what_it_would_leave_out() -> None:
+    with pytest.raises(ModelError, match="llama: its softcap needs a kernel of its own"):
+        short(MODULE, *drawn(20), None, 1.0, softcap=30.0)
 
 
 def test_it_refuses_a_cache_and_what_looks_ahead() -> None:
